@@ -1,0 +1,166 @@
+"""A run folder: the only place that knows the files of one.
+
+    RUN/manifest.json    what ran, on what, from where; `state`: running | done | interrupted | failed
+    RUN/metrics.jsonl    one line a training step
+    RUN/rollouts.jsonl   completions with their reward parts and advantages
+    RUN/records.jsonl    one line an evaluated sample
+    RUN/summary.json     the few numbers to quote, written last
+    RUN/adapter/         the trained LoRA, in PEFT's layout
+    RUN/checkpoints/STEP/
+
+JSON files are written whole beside the old one and renamed; a line of a JSONL file is flushed as it is written, and a last
+line that a crash cut short is dropped when it is read back.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from osler.errors import RunError
+
+VERSIONED = ("osler", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pillow")
+
+
+class Run:
+    """A run folder on disk. `Run.create` makes one, `Run.open` reads one."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def create(cls, path: str | Path, kind: str, **facts: Any) -> "Run":
+        """A fresh run folder of `kind` (train | eval | study). Errors: RunError where the folder exists and is not empty."""
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path} exists. Name another folder with --out, or remove it.")
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path, {"kind": kind, "state": "running", "started": now(), **environment(), **facts})
+        run.save()
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """The run at `path`. Errors: RunError where there is none or its manifest cannot be read."""
+        file = Path(path) / "manifest.json"
+        if not file.is_file():
+            raise RunError(f"{path} is no run folder: it has no manifest.json.")
+        try:
+            return cls(Path(path), json.loads(file.read_text()))
+        except json.JSONDecodeError as error:
+            raise RunError(f"{file} is damaged ({error}). Restore it or run again.") from error
+
+    def save(self, **facts: Any) -> None:
+        """Write the manifest, with `facts` added."""
+        self.manifest.update(facts)
+        write_json(self.path / "manifest.json", self.manifest)
+
+    @contextmanager
+    def recording(self) -> Iterator["Run"]:
+        """Set `state` when the block ends: done, interrupted (Ctrl-C) or failed; the error goes on."""
+        state = "failed"
+        try:
+            yield self
+            state = "done"
+        except KeyboardInterrupt:
+            state = "interrupted"
+            raise
+        finally:
+            self.save(state=state, finished=now())
+
+    def append(self, file: str, *rows: dict[str, Any]) -> None:
+        """Append `rows` to `file` (metrics | rollouts | records), one JSON line each."""
+        with (self.path / f"{file}.jsonl").open("a", encoding="utf-8") as out:
+            out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+    def rows(self, file: str) -> list[dict[str, Any]]:
+        """The rows of `file`, or none where it was never written. Errors: RunError at a damaged line before the last."""
+        path = self.path / f"{file}.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        rows = []
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                if number == len(lines):
+                    break  # the line that a crash cut short
+                raise RunError(f"{path}, line {number} is damaged ({error}).") from error
+        return rows
+
+    def trim(self, file: str) -> None:
+        """Rewrite `file` without the last line that a crash cut short, so that appending goes on cleanly."""
+        path = self.path / f"{file}.jsonl"
+        if path.exists():
+            rows = self.rows(file)
+            path.unlink()
+            self.append(file, *rows)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write summary.json."""
+        write_json(self.path / "summary.json", summary)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """summary.json. Errors: RunError where the run has not finished."""
+        file = self.path / "summary.json"
+        if not file.is_file():
+            raise RunError(f"{self.path} has no summary.json: its state is {self.manifest.get('state')!r}.")
+        result: dict[str, Any] = json.loads(file.read_text())
+        return result
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` whole or not at all."""
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def default_path(name: str) -> Path:
+    """runs/NAME-TIMESTAMP, unused so far."""
+    stem = f"runs/{name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    return next(p for k in range(1000) if not (p := Path(stem + (f"-{k}" if k else ""))).exists())
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to repeat a run: versions, machine, command, commit."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONED}},
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "git": _git_commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that osler runs from, or None where it is installed without one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,135 @@
+"""The nouns that every part of osler speaks: Sample, Parsed, Verdict, Record. All frozen, all to and from JSON.
+
+A grader, `(Sample, Parsed) -> Verdict`, is the seam on which training, evaluation and judging meet: the reward that trains
+and the accuracy that is reported come from the same function.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Self
+
+from osler.taxonomy import Modality, QuestionType
+
+LETTERS = "ABCDEFGHIJ"
+"""The letters that name options in a prompt; a sample has at most this many options."""
+
+
+class Kind(StrEnum):
+    """What shape of answer a question wants."""
+
+    CHOICE = "choice"
+    YESNO = "yesno"
+    OPEN = "open"
+
+
+class Outcome(StrEnum):
+    """How a completion was judged. `UNJUDGED` is a failure of the grader, never a wrong answer."""
+
+    CORRECT = "correct"
+    INCORRECT = "incorrect"
+    UNJUDGED = "unjudged"
+
+
+class _Json:
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of plain JSON values."""
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The inverse of `to_json`; a key that is unknown is an error of the caller."""
+        return cls(**value)
+
+
+@dataclass(frozen=True)
+class Sample(_Json):
+    """One question about one or more images, as every data set is read.
+
+    `images` are references that `osler.images.open_image` opens: a path, or `phantom:...`; empty where the data set was
+    read without its images. `group` is what must not be split between train and test: a patient, a case, an image.
+    """
+
+    id: str
+    images: tuple[str, ...]
+    question: str
+    golds: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    gold_index: int | None = None
+    kind: Kind = Kind.CHOICE
+    rationale: str | None = None
+    modality: Modality = Modality.UNKNOWN
+    question_type: QuestionType = QuestionType.UNKNOWN
+    source: str = ""
+    split: str | None = None
+    group: str | None = None
+    group_is_patient: bool = False
+    language: str = "en"
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("images", tuple(self.images)),
+            ("golds", tuple(self.golds)),
+            ("options", tuple(self.options)),
+            ("kind", Kind(self.kind)),
+            ("modality", Modality(self.modality)),
+            ("question_type", QuestionType(self.question_type)),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def gold_letter(self) -> str | None:
+        """The letter of the gold option, or None where there are no options."""
+        return None if self.gold_index is None else LETTERS[self.gold_index]
+
+
+@dataclass(frozen=True)
+class Parsed(_Json):
+    """What a strategy read out of a completion.
+
+    `answer` obeys the strategy's exact form (strict) and is None where the form is broken; `lenient` is the first
+    unambiguous answer that can be found at all. `well_formed` is what the format reward pays for.
+    """
+
+    answer: str | None
+    lenient: str | None
+    thought: str | None
+    well_formed: bool
+
+
+@dataclass(frozen=True)
+class Verdict(_Json):
+    """Whether a parsed completion answers its sample, with the evidence: what was compared with what."""
+
+    outcome: Outcome
+    lenient: Outcome
+    compared: str | None
+    gold: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outcome", Outcome(self.outcome))
+        object.__setattr__(self, "lenient", Outcome(self.lenient))
+
+
+Grader = Callable[[Sample, Parsed], Verdict]
+
+
+@dataclass(frozen=True)
+class Record(_Json):
+    """One evaluated sample: enough to recompute every number of a report without the model."""
+
+    sample: Sample
+    prompt: str
+    completion: str
+    parsed: Parsed
+    verdict: Verdict
+    strategy: str
+    tokens: int
+    truncated: bool
+    seconds: float
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        nested = {"sample": Sample, "parsed": Parsed, "verdict": Verdict}
+        return cls(**{f.name: nested[f.name].from_json(value[f.name]) if f.name in nested else value[f.name] for f in fields(cls)})

@@ -9,8 +9,8 @@
 A message says where (file and row), what is wrong, and what to do about it.
 """
 
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 

@@ -5,7 +5,7 @@ and the accuracy that is reported come from the same function.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
@@ -131,5 +131,5 @@ class Record(_Json):
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        nested = {"sample": Sample, "parsed": Parsed, "verdict": Verdict}
-        return cls(**{f.name: nested[f.name].from_json(value[f.name]) if f.name in nested else value[f.name] for f in fields(cls)})
+        nested: dict[str, type[_Json]] = {"sample": Sample, "parsed": Parsed, "verdict": Verdict}
+        return cls(**{name: nested[name].from_json(part) if name in nested else part for name, part in value.items()})

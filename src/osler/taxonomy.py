@@ -48,7 +48,17 @@ MODALITY_SPELLINGS: dict[Modality, tuple[str, ...]] = {
     Modality.ULTRASOUND: ("ultrasound", "us", "ultrasonography", "sonography"),
     Modality.DERMOSCOPY: ("dermoscopy", "der", "dermatoscopy"),
     Modality.FUNDUS: ("fundus", "fp", "fundus photography", "fundus photograph", "colour fundus", "color fundus"),
-    Modality.OCT: ("oct", "oct optical coherence tomography", "optical coherence tomography", "optical coherence tomography oct"),
+    Modality.OCT: (
+        "oct",
+        "oct optical coherence tomography",
+        "optical coherence tomography",
+        "optical coherence tomography oct",
+    ),
+        "oct",
+        "oct optical coherence tomography",
+        "optical coherence tomography",
+        "optical coherence tomography oct",
+    ),
     Modality.MICROSCOPY: ("microscopy", "micro", "microscopy images", "histopathology", "pathology"),
     Modality.UNKNOWN: ("", "unknown", "not stated", "radiology modality not stated"),
 }

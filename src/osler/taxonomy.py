@@ -54,11 +54,6 @@ MODALITY_SPELLINGS: dict[Modality, tuple[str, ...]] = {
         "optical coherence tomography",
         "optical coherence tomography oct",
     ),
-        "oct",
-        "oct optical coherence tomography",
-        "optical coherence tomography",
-        "optical coherence tomography oct",
-    ),
     Modality.MICROSCOPY: ("microscopy", "micro", "microscopy images", "histopathology", "pathology"),
     Modality.UNKNOWN: ("", "unknown", "not stated", "radiology modality not stated"),
 }

@@ -34,7 +34,8 @@ class Outcome(StrEnum):
 class _Json:
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain JSON values."""
-        return asdict(self)  # type: ignore[call-overload]
+        value: dict[str, Any] = asdict(self)  # type: ignore[call-overload]
+        return value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -88,8 +89,9 @@ class Sample(_Json):
 class Parsed(_Json):
     """What a strategy read out of a completion.
 
-    `answer` obeys the strategy's exact form (strict) and is None where the form is broken; `lenient` is the first
-    unambiguous answer that can be found at all. `well_formed` is what the format reward pays for.
+    `answer` is the text in the answer's place (strict), None where the strategy's form is broken; `lenient` is the text in
+    which an answer may still be looked for. What that text says, a letter or an option, is read by `osler.grading`.
+    `well_formed` is what the format reward pays for.
     """
 
     answer: str | None
@@ -100,7 +102,11 @@ class Parsed(_Json):
 
 @dataclass(frozen=True)
 class Verdict(_Json):
-    """Whether a parsed completion answers its sample, with the evidence: what was compared with what."""
+    """Whether a parsed completion answers its sample, with the evidence: `compared` with `gold`.
+
+    `outcome` judges the strict reading, `lenient` the lenient one. `compared` is None where the strict reading found no
+    answer: such a completion is unparseable, and incorrect.
+    """
 
     outcome: Outcome
     lenient: Outcome
@@ -132,4 +138,5 @@ class Record(_Json):
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         nested: dict[str, type[_Json]] = {"sample": Sample, "parsed": Parsed, "verdict": Verdict}
-        return cls(**{name: nested[name].from_json(part) if name in nested else part for name, part in value.items()})
+        parts: dict[str, Any] = {k: nested[k].from_json(v) if k in nested else v for k, v in value.items()}
+        return cls(**parts)

@@ -1,0 +1,229 @@
+"""Checkpoint -> model and processor. The only place that knows a model family, a chat template or a LoRA target.
+
+    tiny                        the embedded model (osler.model.tiny)
+    FOLDER or HUB/NAME          a full checkpoint in transformers' layout
+    run:DIR[@last|best|STEP]    a training run: its start, with its adapter merged
+    peft:DIR                    a PEFT adapter merged into the base that it names
+
+A family is one entry of `FAMILIES`. Processors are built without the video half, which is all that needs torchvision.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import HFValidationError
+from peft import LoraConfig, PeftConfig, PeftModel
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, Qwen2VLImageProcessorPil, Qwen2VLProcessor
+from transformers.processing_utils import ProcessorMixin
+
+from osler.config import ImageSettings, LoraSettings
+from osler.errors import ModelError, RunError, unknown
+from osler.runs import Run
+
+TINY = Path(__file__).parent.parent / "assets" / "tiny"
+
+
+class ImageOnlyProcessor(Qwen2VLProcessor):  # type: ignore[misc]
+    """Qwen2-VL's processor without its video half: same tokens, same pixels, no torchvision."""
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
+        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What differs between model families: the class, and the linears of the language model that LoRA adapts."""
+
+    model_class: str
+    lora_targets: dict[str, str]
+
+
+_LANGUAGE = r".*language_model\.layers\.\d+\."
+_QWEN_TARGETS = {
+    "language": _LANGUAGE + r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)",
+    "attention": _LANGUAGE + r"self_attn\.(q|k|v|o)_proj",
+}
+
+FAMILIES: dict[str, Family] = {
+    "qwen2_vl": Family("Qwen2VLForConditionalGeneration", _QWEN_TARGETS),
+    "qwen2_5_vl": Family("Qwen2_5_VLForConditionalGeneration", _QWEN_TARGETS),
+}
+
+
+@dataclass
+class VLM:
+    """A policy: model, processor and what is known of its family. `name` is the spec that it was loaded from."""
+
+    name: str
+    model: Any
+    processor: Any
+    family: Family
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's inputs go."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def banned_ids(self) -> list[int]:
+        """Special tokens that no completion may hold: all but the ends of a turn. A sampled image token, say, would make
+        the next forward look for an image that is not there."""
+        ends = self.end_ids
+        return sorted({token for token in _special_ids(self.processor.tokenizer) if token not in ends})
+
+    @property
+    def end_ids(self) -> list[int]:
+        """The tokens that end a completion."""
+        ends: list[int] = self.model.generation_config.eos_token_id
+        return ends
+
+
+def load_policy(spec: str, images: ImageSettings | None = None, dtype: str = "auto", device: str = "auto") -> VLM:
+    """The policy that `spec` names, ready for inference; adapters on the way are merged in fp32.
+
+    Errors: ModelError for a checkpoint of another family, without an image processor, or not to be found; RunError for a
+    run without an adapter.
+    """
+    if spec.startswith("run:"):
+        folder, step = _split_step(spec.removeprefix("run:"))
+        recipe = Run.open(folder).manifest["recipe"]
+        start = load_policy(recipe["init"] or recipe["model"], images, dtype, device)
+        return VLM(spec, merge_adapter(start, adapter_of(folder, step)), start.processor, start.family)
+    if spec.startswith("peft:"):
+        folder = Path(spec.removeprefix("peft:"))
+        start = load_policy(_peft_base(folder), images, dtype, device)
+        return VLM(spec, merge_adapter(start, folder), start.processor, start.family)
+    return _load_checkpoint(spec, images or ImageSettings(), dtype, device)
+
+
+def merge_adapter(vlm: VLM, adapter: Path) -> Any:
+    """The model of `vlm` with the LoRA at `adapter` merged. The sum is made in fp32 and rounded once."""
+    stored = vlm.model.dtype
+    merged = PeftModel.from_pretrained(vlm.model.float(), str(adapter)).merge_and_unload()
+    return merged.to(stored).eval()
+
+
+def adapter_of(folder: Path, step: str | None = None) -> Path:
+    """The adapter folder of the run at `folder`: the chosen one, or the one of a `step` (a number, last, best).
+
+    Errors: RunError where there is none.
+    """
+    steps = sorted((int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdigit()), reverse=True)
+    if step == "best":
+        step = str(Run.open(folder).summary["best_step"])
+    if step == "last" and steps:
+        step = str(steps[0])
+    path = folder / "adapter" if step in (None, "last") else folder / "checkpoints" / str(step)
+    if not (path / "adapter_config.json").is_file():
+        raise RunError(f"{folder} has no adapter at {path.name}. Its checkpoints: {steps or 'none'}.")
+    return path
+
+
+def lora_config(vlm: VLM, lora: LoraSettings) -> LoraConfig:
+    """PEFT's configuration of a fresh LoRA on the language model; vision tower and merger are never touched."""
+    targets = vlm.family.lora_targets
+    if lora.targets not in targets:
+        raise ModelError(unknown("lora.targets", lora.targets, targets))
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets[lora.targets],
+        task_type="CAUSAL_LM",
+    )
+
+
+def chat(question: str, images: Sequence[Any]) -> list[dict[str, Any]]:
+    """The user's turn as messages: the images first, then `question`."""
+    content = [{"type": "image", "image": image} for image in images] + [{"type": "text", "text": question}]
+    return [{"role": "user", "content": content}]
+
+
+def _load_checkpoint(name: str, images: ImageSettings, dtype: str, device: str) -> VLM:
+    path = str(TINY) if name == "tiny" else name
+    family = _family_of(path)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    model = getattr(transformers, family.model_class).from_pretrained(
+        path, dtype=_dtype(dtype, device), attn_implementation="sdpa"
+    )
+    processor = load_processor(path, images)
+    model.generation_config = _pinned_generation(model.generation_config, processor.tokenizer)
+    return VLM(name, model.to(device).eval(), processor, family)
+
+
+def load_processor(path: str, images: ImageSettings) -> ImageOnlyProcessor:
+    """The image-only processor of the checkpoint at `path`, its pixel budget no larger than `images` says.
+
+    Errors: ModelError where the checkpoint has no image processor or no chat template.
+    """
+    try:
+        image_processor = Qwen2VLImageProcessorPil.from_pretrained(path)
+    except OSError as error:
+        raise ModelError(
+            f"{path} has no image processor (preprocessor_config.json): without it the model would never see an image. "
+            "Copy the file from the model's original checkpoint."
+        ) from error
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    if tokenizer.chat_template is None:
+        raise ModelError(f"{path} has no chat template. Use an instruct checkpoint, or copy chat_template.json from one.")
+    largest = min(images.max_pixels, image_processor.size["longest_edge"])
+    smallest = min(max(images.min_pixels, image_processor.size["shortest_edge"]), largest)
+    image_processor.size = {"shortest_edge": smallest, "longest_edge": largest}
+    return ImageOnlyProcessor(image_processor, tokenizer, tokenizer.chat_template)
+
+
+def _family_of(path: str) -> Family:
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, HFValidationError) as error:
+        raise ModelError(
+            f"no model at {path!r}: it is no checkpoint folder, and the hub did not give it ({str(error).splitlines()[0]}). "
+            "Give a folder with config.json, a hub name (with network), run:DIR, peft:DIR or tiny."
+        ) from error
+    if config.model_type not in FAMILIES:
+        raise ModelError(f"{path}: " + unknown("model family", config.model_type, FAMILIES))
+    return FAMILIES[config.model_type]
+
+
+def _dtype(name: str, device: str) -> torch.dtype:
+    """bf16 on a GPU; fp32 on a CPU, where bf16 is slower."""
+    if name == "auto":
+        return torch.float32 if device == "cpu" else torch.bfloat16
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise ModelError(unknown("dtype", name, known))
+    return known[name]
+
+
+def _pinned_generation(own: GenerationConfig, tokenizer: Any) -> GenerationConfig:
+    """A generation config with token ids only. A checkpoint's own sampling defaults (Qwen2-VL's are all but greedy) would
+    otherwise fill every field that a caller leaves open."""
+    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id or tokenizer.eos_token_id]
+    return GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, bos_token_id=own.bos_token_id)
+
+
+def _special_ids(tokenizer: Any) -> list[int]:
+    return [index for index, token in tokenizer.added_tokens_decoder.items() if token.special]
+
+
+def _split_step(spec: str) -> tuple[Path, str | None]:
+    folder, at, step = spec.rpartition("@")
+    return (Path(folder), step) if at and (step in ("last", "best") or step.isdigit()) else (Path(spec), None)
+
+
+def _peft_base(folder: Path) -> str:
+    try:
+        base: str | None = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} is no PEFT adapter ({str(error).splitlines()[0]}).") from error
+    if not base:
+        raise ModelError(f"{folder}: its adapter_config.json names no base model.")
+    return base

@@ -1,0 +1,132 @@
+"""The envelope of an answer: how the policy is asked to answer, and how its completion is read back.
+
+One object holds both, so that training, evaluation and parsing cannot disagree.
+
+    think         reason in <think></think>, then answer in <answer></answer>     (Med-R1; the R1 template)
+    nothink       answer in <answer></answer>, nothing else                       (Med-R1's No-Thinking, tagged)
+    nothink_raw   the bare answer, no tag                                          (CLS-RL's No-Thinking)
+    think_after   answer first, then the reasoning                                 (Med-R1 v5's Think-After)
+
+The forms are those of Med-R1's format reward: a full match in which `.*?` may cross lines; only the first answer counts.
+The wording of the instructions is ours.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from osler.errors import RecipeError, unknown
+from osler.schema import LETTERS, Kind, Parsed, Sample
+
+AnswerForm = Literal["letter", "text"]
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """An envelope: the `instruction` with a `{what}` to fill in, and the `form` that a completion must match in full."""
+
+    name: str
+    instruction: str
+    form: re.Pattern[str]
+    thinks: bool
+    target: str
+
+    @property
+    def tagged(self) -> bool:
+        """Whether the answer stands in tags, so that a format reward has something to pay for."""
+        return "<answer>" in self.target
+
+    def question(self, sample: Sample, answer_form: AnswerForm) -> str:
+        """The text of the user's turn: question, options one a line, instruction. It never holds a path."""
+        lines = [sample.question]
+        if sample.kind is Kind.CHOICE:
+            bullets = LETTERS if answer_form == "letter" else "-" * len(sample.options)
+            mark = ")" if answer_form == "letter" else ""
+            lines += [f"{bullet}{mark} {option}" for bullet, option in zip(bullets, sample.options, strict=False)]
+        return "\n".join([*lines, self.instruction.format(what=_what(sample, answer_form))])
+
+    def completion(self, sample: Sample, answer_form: AnswerForm) -> str:
+        """The completion that SFT teaches: the gold answer, with the sample's rationale where the strategy thinks.
+
+        Errors: RecipeError where the strategy thinks and the sample has no rationale to teach.
+        """
+        if self.thinks and not sample.rationale:
+            raise RecipeError(
+                f"strategy {self.name!r} teaches a thought, and sample {sample.id!r} has no rationale. "
+                "Use strategy=nothink for SFT, or add a rationale to every row."
+            )
+        return self.target.format(answer=gold_answer(sample, answer_form), thought=sample.rationale)
+
+    def parse(self, completion: str) -> Parsed:
+        """`completion` taken apart: strict by the form, lenient by whatever stands outside the thought."""
+        well_formed = self.form.fullmatch(completion) is not None
+        answer, thought = _ANSWER.search(completion), _THOUGHT.search(completion)
+        strict = completion if not self.tagged else answer.group(1) if answer and well_formed else None
+        outside = completion[thought.end() :] if thought and self.name == "think" else _THOUGHT.sub(" ", completion)
+        lenient = answer.group(1) if answer else outside
+        return Parsed(
+            answer=(strict or "").strip() or None,
+            lenient=lenient.strip() or None,
+            thought=thought.group(1).strip() if thought else None,
+            well_formed=well_formed,
+        )
+
+
+def gold_answer(sample: Sample, answer_form: AnswerForm) -> str:
+    """The gold as the policy should write it: a letter for choices in letter form, else the first gold's text."""
+    if sample.kind is Kind.CHOICE and answer_form == "letter" and sample.gold_letter is not None:
+        return sample.gold_letter
+    return sample.golds[0]
+
+
+def _what(sample: Sample, answer_form: AnswerForm) -> str:
+    if sample.kind is Kind.YESNO:
+        return "yes or no"
+    if sample.kind is Kind.OPEN:
+        return "the answer"
+    return "the letter of the right option" if answer_form == "letter" else "the right option"
+
+
+STRATEGIES: dict[str, Strategy] = {
+    strategy.name: strategy
+    for strategy in (
+        Strategy(
+            name="think",
+            instruction="Reason inside <think></think>, then give {what} inside <answer></answer>.",
+            form=re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL),
+            thinks=True,
+            target="<think>{thought}</think><answer>{answer}</answer>",
+        ),
+        Strategy(
+            name="nothink",
+            instruction="Give {what} inside <answer></answer> and nothing else.",
+            form=re.compile(r"\s*<answer>.*?</answer>", re.DOTALL),
+            thinks=False,
+            target="<answer>{answer}</answer>",
+        ),
+        Strategy(
+            name="nothink_raw",
+            instruction="Give {what} and nothing else.",
+            form=re.compile(r".+", re.DOTALL),
+            thinks=False,
+            target="{answer}",
+        ),
+        Strategy(
+            name="think_after",
+            instruction="Give {what} inside <answer></answer>, then explain it inside <think></think>.",
+            form=re.compile(r"<answer>.*?</answer>\s*<think>.*?</think>", re.DOTALL),
+            thinks=True,
+            target="<answer>{answer}</answer><think>{thought}</think>",
+        ),
+    )
+}
+
+
+def strategy_of(name: str) -> Strategy:
+    """The strategy called `name`. Errors: RecipeError with the nearest name."""
+    if name not in STRATEGIES:
+        raise RecipeError(unknown("strategy", name, STRATEGIES))
+    return STRATEGIES[name]

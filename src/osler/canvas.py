@@ -43,19 +43,20 @@ def ellipse(x: float, y: float, rx: float, ry: float, tilt: float = 0.0, edge: f
     cos, sin = np.cos(np.float32(tilt)), np.sin(np.float32(tilt))
     u = (cos * (X - x) + sin * (Y - y)) / rx
     v = (cos * (Y - y) - sin * (X - x)) / ry
-    return _fade(1 - np.sqrt(u * u + v * v), edge)
+    return fade(1 - np.sqrt(u * u + v * v), edge)
 
 
 def discs(centres: Points, radius: float, edge: float = 0.35) -> Mask:
     """The union of discs of one radius; `centres` is (n, 2), as x and y."""
     x, y = centres.astype(np.float32).T[:, :, None, None]
     nearest = ((X - x) ** 2 + (Y - y) ** 2).min(axis=0)
-    return _fade(1 - np.sqrt(nearest) / radius, edge)
+    return fade(1 - np.sqrt(nearest) / radius, edge)
 
 
 def band(distance: Mask, half_width: float) -> Mask:
     """1 where `distance` (from a line, in any direction) is 0, falling off smoothly over `half_width`."""
-    return np.exp(-((distance / half_width) ** 2)).astype(np.float32)
+    strength: Mask = np.exp(-((distance / half_width) ** 2))
+    return strength
 
 
 def box(left: float, right: float, top: float, bottom: float) -> Mask:
@@ -70,7 +71,8 @@ def smooth_noise(rng: np.random.Generator, cells: int) -> Mask:
     low = np.minimum(position.astype(int), cells - 2)
     share = position - low
     rows = coarse[low] * (1 - share)[:, None] + coarse[low + 1] * share[:, None]
-    return rows[:, low] * (1 - share) + rows[:, low + 1] * share
+    cloud: Mask = rows[:, low] * (1 - share) + rows[:, low + 1] * share
+    return cloud
 
 
 def jitter(rng: np.random.Generator, spread: float) -> float:
@@ -83,6 +85,7 @@ def scatter(rng: np.random.Generator, count: int) -> Points:
     return rng.uniform(-1, 1, (count, 2))
 
 
-def _fade(depth: Mask, edge: float) -> Mask:
+def fade(depth: Mask, edge: float) -> Mask:
     """0 outside, 1 inside, and a ramp of width `edge` where `depth` crosses 0."""
-    return np.clip(depth / edge + 0.5, 0, 1).astype(np.float32, copy=False)
+    mask: Mask = np.clip(depth / edge + 0.5, 0, 1)
+    return mask

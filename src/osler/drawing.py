@@ -12,7 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from osler.canvas import SIZE_PX, Image, X, Y, band, blend, box, brighten, discs, ellipse, jitter, plain, scatter, smooth_noise
+from osler.canvas import (
+    SIZE_PX,
+    Image,
+    Mask,
+    X,
+    Y,
+    band,
+    blend,
+    box,
+    brighten,
+    discs,
+    ellipse,
+    jitter,
+    plain,
+    scatter,
+    smooth_noise,
+)
 from osler.errors import DataError
 from osler.lesions import LESIONS, spot_at
 from osler.taxonomy import Modality
@@ -241,12 +257,13 @@ def _colour_grain(image: Image, rng: np.random.Generator) -> Image:
 
 
 def _speckle(image: Image, rng: np.random.Generator) -> Image:
-    return image * (1 + 0.28 * rng.standard_normal((SIZE_PX, SIZE_PX, 1), np.float32)) + 0.03
+    speckle: Image = 1 + 0.28 * rng.standard_normal((SIZE_PX, SIZE_PX, 1), np.float32)
+    return image * speckle + 0.03
 
 
 def _speckled_sector(image: Image, rng: np.random.Generator) -> Image:
-    sector = (np.abs(X) < 0.78 + 0.22 * Y) & (np.hypot(X, Y + 1.5) < 2.45)
-    return _speckle(image, rng) * sector[..., None].astype(np.float32)
+    sector: Mask = ((np.abs(X) < 0.84 + 0.16 * Y) & (np.hypot(X, Y + 1.5) < 2.45)).astype(np.float32)
+    return _speckle(image, rng) * sector[..., None]
 
 
 BACKGROUNDS: dict[Modality, Callable[[str, np.random.Generator], Image]] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from osler.canvas import Colour, Image, X, Y, blend, discs, ellipse, jitter, smooth_noise
+from osler.canvas import Colour, Image, X, Y, blend, discs, ellipse, fade, jitter, smooth_noise
 
 _GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
 _RADIUS = {"mild": 0.13, "moderate": 0.24, "severe": 0.37}
@@ -78,8 +78,7 @@ def ragged(colour: Colour, lobes: int, depth: float) -> Stroke:
         angle = np.arctan2(Y - spot.y, X - spot.x)
         swing = np.sin(lobes * angle + jitter(rng, np.pi)) + 0.5 * np.sin((lobes + 2) * angle + jitter(rng, np.pi))
         outline = spot.radius * (1 + depth * swing)
-        inside = 1 - np.hypot(X - spot.x, Y - spot.y) / outline
-        blend(image, np.clip(inside / 0.15 + 0.5, 0, 1).astype(np.float32), colour)
+        blend(image, fade(1 - np.hypot(X - spot.x, Y - spot.y) / outline, edge=0.15), colour)
 
     return draw
 
@@ -88,7 +87,8 @@ def striped(colour: Colour, stripes: float) -> Stroke:
     """A disc of fine waves, `stripes` radians per unit, through which what lies below is seen."""
 
     def draw(image: Image, spot: Spot, rng: np.random.Generator) -> None:
-        waves = 0.65 + 0.35 * np.sin(stripes * (X + 0.5 * Y) + jitter(rng, np.pi))
+        phase = stripes * (X + 0.5 * Y) + jitter(rng, np.pi)
+        waves = (0.75 + 0.25 * np.sin(phase)).astype(np.float32)
         blend(image, ellipse(spot.x, spot.y, spot.radius * 1.15, spot.radius * 0.95) * waves, colour)
 
     return draw
@@ -138,6 +138,6 @@ LESIONS: dict[str, Stroke] = {
     "corneal edema": striped(0.0, stripes=25),
     "leukemia": dots((0.3, 0.1, 0.5), (1, 3, 6), size=0.17),
     "malaria": dots((0.12, 0.08, 0.35), (2, 5, 11), size=0.07),
-    "adenocarcinoma": blob((0.36, 0.1, 0.48), wide=1.1, high=1.1, edge=0.3, rough=0.2),
+    "adenocarcinoma": blob((0.36, 0.1, 0.48), wide=1.1, high=1.1, edge=0.25, rough=0.12),
     "polyp": blob((0.95, 0.3, 0.4), wide=1.0, high=1.1),
 }

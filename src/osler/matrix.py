@@ -4,20 +4,23 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from osler.errors import RecipeError, RunError, unknown
 from osler.floor import OptionPrior
 from osler.runs import Run
 from osler.schema import Record
-from osler.stats import macro
-from osler.summary import AXES, Cell, cell, cells, in_order
+from osler.stats import EMPTY, macro
+from osler.summary import AXES, Cell, cell, cells, in_order, place
 
 CSV_HEADER = (
     *("row", "column", "accuracy", "ci_low", "ci_high", "n", "lenient", "lenient_n", "floor", "floor_n"),
     *("unparseable", "unjudged", "truncated", "small"),
 )
+
+ZERO_SHOT, MIXED, UNKNOWN = "zero-shot", "mixed", "unknown"
+"""What stands for the domain trained on where there is none, where there are several, and where none is known."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Line:
     def others(self) -> list[Cell]:
         """The cells off the diagonal; none where there is nothing on it to compare with."""
         return [target for label, target in self.cells.items() if label != self.domain] if self.own else []
+
+    def over(self, columns: Sequence[str]) -> "Line":
+        """The line with a cell, empty where need be, in each of `columns`."""
+        return replace(self, cells={column: self.cells.get(column) or cell([]) for column in columns})
 
     def to_json(self) -> dict[str, Any]:
         """The summary of the line; its cells stand in the matrix."""
@@ -111,15 +118,73 @@ def build_matrix(runs: Sequence[Run], axis: str) -> Matrix:
     if axis not in AXES:
         raise RecipeError(unknown("axis", axis, AXES))
     if len({run.path.resolve() for run in runs}) < len(runs):
-        raise RunError("a run was given twice; a matrix needs different ones.")
-    found = [_evaluated(run, axis) for run in runs]
-    columns = in_order((target for line in found for target in line.cells), axis)
-    labels = _distinct([line.label for line in found], runs)
-    lines = [
-        Line(label, line.domain, line.state, {column: line.cells.get(column) or cell([]) for column in columns}, line.overall)
-        for label, line in zip(labels, found, strict=True)
-    ]
-    order = [_training(run, axis) for run in runs]
-    ranked = ["zero-shot", *in_order(set(order) - {"zero-shot", "mixed"}, axis), "mixed"]
-    places = sorted(range(len(lines)), key=lambda place: ranked.index(order[place]))
-    return Matrix(axis, tuple(columns), tuple(lines[place] for place in places))
+        raise RunError("a run was given twice: a matrix needs different ones.")
+    ordered = sorted(runs, key=lambda run: _rank(_training(run, axis), axis))
+    lines = [_line(run, label, axis) for run, label in zip(ordered, _labels(ordered, axis), strict=True)]
+    columns = in_order((target for line in lines for target in line.cells), axis)
+    return Matrix(axis, tuple(columns), tuple(line.over(columns) for line in lines))
+
+
+def _line(run: Run, label: str, axis: str) -> Line:
+    trained_on, training, records = _fact(run, "trained_on"), _training(run, axis), _records(run)
+    prior = OptionPrior.from_json(trained_on["option_prior"]) if trained_on and trained_on.get("option_prior") else None
+    domain = None if training in (ZERO_SHOT, MIXED, UNKNOWN) else training
+    return Line(label, domain, _fact(run, "state"), cells(records, axis, prior), cell(records, prior))
+
+
+def _training(run: Run, axis: str) -> str:
+    """The domain of `axis` that the model of `run` was trained on, or what stands for it."""
+    trained_on = _fact(run, "trained_on")
+    if trained_on is None:
+        return ZERO_SHOT
+    domains: list[str] = trained_on[axis] or [UNKNOWN]
+    return domains[0] if len(domains) == 1 else MIXED
+
+
+def _rank(training: str, axis: str) -> tuple[int, int, str]:
+    return ({ZERO_SHOT: 0, MIXED: 2}.get(training, 1), *place(training, axis))
+
+
+def _labels(runs: Sequence[Run], axis: str) -> list[str]:
+    """What each of `runs` was trained on and its model's label; with its name, or else its path, where that is not enough."""
+    labels = [f"{_training(run, axis)} · {_fact(run, 'model')['label']}" for run in runs]
+    for suffix in ([run.name for run in runs], [run.path.as_posix() for run in runs]):
+        times = Counter(labels)
+        labels = [f"{label} ({more})" if times[label] > 1 else label for label, more in zip(labels, suffix, strict=True)]
+    return labels
+
+
+def _fact(run: Run, name: str) -> Any:
+    """What the manifest of the evaluation `run` holds as `name`. Errors: RunError where `run` is none or it is missing."""
+    if run.manifest.get("kind") != "eval":
+        raise RunError(f"{run.path} is no evaluation: its kind is {run.manifest.get('kind')!r}. Evaluate it first.")
+    if name not in run.manifest:
+        raise RunError(f"{run.path}: its manifest has no {name!r}. Evaluate again.")
+    return run.manifest[name]
+
+
+def _records(run: Run) -> list[Record]:
+    """The records of `run`. Errors: RunError at one that is not of this form."""
+    records = []
+    for number, row in enumerate(run.rows("records"), 1):
+        try:
+            records.append(Record.from_json(row))
+        except (TypeError, ValueError, KeyError) as error:
+            raise RunError(f"{run.path / 'records.jsonl'}, line {number} is no record ({error}). Evaluate again.") from error
+    return records
+
+
+def _generalisation(lines: Sequence[Line]) -> dict[str, float | None]:
+    """The macro means on and off the diagonal, and how much the first is above the second; None where there is none."""
+    diagonal = macro(line.own.accuracy for line in lines if line.own)
+    off_diagonal = macro(target.accuracy for line in lines for target in line.others)
+    gap = None if diagonal is None or off_diagonal is None else diagonal - off_diagonal
+    return {"diagonal": diagonal, "off_diagonal": off_diagonal, "gap": gap}
+
+
+def _csv_values(target: Cell) -> tuple[Any, ...]:
+    strict, lenient, floor = target.accuracy, target.lenient, target.floor or EMPTY
+    return (
+        *(strict.value, strict.ci_low, strict.ci_high, strict.n, lenient.value, lenient.n, floor.value, floor.n),
+        *(target.unparseable, target.unjudged, target.truncated, str(target.small).lower()),
+    )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
-_DRAWS_AT_ONCE = 4_000_000  # 32 MB of counts
+_DRAWS_AT_ONCE = 1_000_000  # 8 MB an array
 
 Floats = NDArray[np.float64]
 
@@ -105,7 +105,11 @@ def _by_cluster(values_N: Floats, clusters: Sequence[str] | None) -> tuple[Float
     if len(clusters) != len(values_N):
         raise ValueError(f"{len(values_N)} rows have {len(clusters)} cluster names")
     index_N = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)[1]
-    return np.bincount(index_N, weights=values_N), np.bincount(index_N).astype(np.float64)
+    return _totals(index_N, values_N), _totals(index_N, np.ones_like(values_N))
+
+
+def _totals(index_N: NDArray[np.int64], weights_N: Floats) -> Floats:
+    return np.bincount(index_N, weights=weights_N).astype(np.float64)
 
 
 def _bootstrap(sums_K: Floats, sizes_K: Floats, least: float, level: float, seed: int) -> Estimate:
@@ -126,17 +130,20 @@ def _bootstrap(sums_K: Floats, sizes_K: Floats, least: float, level: float, seed
 def _resampled(sums_K: Floats, sizes_K: Floats, seed: int) -> Floats:
     """The pooled mean of each of `RESAMPLES` draws of as many clusters with replacement; the same for the same seed.
 
-    Clusters with the same sum and size cannot be told apart, so what is drawn is how often each such kind comes up: the
-    same distribution, and a few dozen kinds where there were thousands of clusters.
+    Clusters with the same sum and size cannot be told apart. Where there are few such kinds, as with zeros and ones, it is
+    enough to draw how often each kind comes up: the same distribution, a hundred times faster than drawing each cluster.
     """
+    count, rng = len(sums_K), np.random.default_rng(seed)
     kinds, how_many = np.unique(np.stack([sums_K, sizes_K], axis=1), axis=0, return_counts=True)
-    rng = np.random.default_rng(seed)
-    at_once = max(1, _DRAWS_AT_ONCE // len(kinds))
-    totals_R2 = np.concatenate(
-        [
-            rng.multinomial(len(sums_K), how_many / len(sums_K), size=min(at_once, RESAMPLES - done)) @ kinds
-            for done in range(0, RESAMPLES, at_once)
-        ]
-    )
-    means_R: Floats = totals_R2[:, 0] / totals_R2[:, 1]
-    return means_R
+    few = 10 * len(kinds) < count
+    at_once = max(1, _DRAWS_AT_ONCE // (len(kinds) if few else count))
+    means: list[Floats] = []
+    for done in range(0, RESAMPLES, at_once):
+        size = min(at_once, RESAMPLES - done)
+        if few:
+            totals = rng.multinomial(count, how_many / count, size=size) @ kinds
+            means.append(totals[:, 0] / totals[:, 1])
+        else:
+            drawn = rng.integers(count, size=(size, count))
+            means.append(sums_K[drawn].sum(axis=1) / sizes_K[drawn].sum(axis=1))
+    return np.concatenate(means)

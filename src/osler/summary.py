@@ -86,10 +86,14 @@ def cells(records: Iterable[Record], axis: str, prior: OptionPrior | None = None
 
 
 def in_order(labels: Iterable[str], axis: str) -> list[str]:
-    """The different `labels` in the order of the taxonomy, those that it does not hold after them by name."""
+    """The different `labels` of `axis`, sorted by `place`."""
+    return sorted(set(labels), key=lambda label: place(label, axis))
+
+
+def place(label: str, axis: str) -> tuple[int, str]:
+    """A key to sort by: the order of the taxonomy, then, for labels that it does not hold, the alphabet."""
     _, fixed = AXES[axis]
-    rank = {str(label): place for place, label in enumerate(fixed)}
-    return sorted(set(labels), key=lambda label: (rank.get(label, len(rank)), label))
+    return (fixed.index(label) if label in fixed else len(fixed)), label
 
 
 def summarise(records: Sequence[Record], prior: OptionPrior | None = None) -> dict[str, Any]:

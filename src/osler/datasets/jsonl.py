@@ -1,0 +1,171 @@
+"""The manifest: JSON Lines, one question a line; the format to bring data of your own in.
+
+    id                          unique in the data set
+    image | images              a path, or a list of paths, below the images root (the manifest's own folder by default)
+    question
+    options                     two or more texts; none for an open question
+    answer_index | answer | answers     the gold: its place among the options (from 0), its text, or all accepted texts
+    kind                        choice | yesno | open; told from options and gold where it is absent
+    source, modality, question_type, split, rationale, language
+    patient_or_group_id | group     what must not be split between train and test; group_is_patient says what it is
+
+Every other field is kept in `Sample.extra`. A blank line is skipped. Of a folder, every `*.jsonl` below it is read.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.samples import folded, kinds_of, known_modality, known_question_type
+from osler.errors import DataError, unknown
+from osler.schema import LETTERS, Kind, Sample
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class _Row(BaseModel):
+    """One line, its types checked, the fields not yet against each other."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    id: str | int
+    question: str
+    image: str | None = None
+    images: list[str] | None = None
+    options: list[str] | None = None
+    answer_index: int | None = None
+    answer: str | None = None
+    answers: list[str] | None = None
+    kind: str | None = None
+    source: str = ""
+    modality: str | None = None
+    question_type: str | None = None
+    split: str | None = None
+    patient_or_group_id: str | int | None = None
+    group: str | int | None = None
+    group_is_patient: bool = False
+    rationale: str | None = None
+    language: str = Field("en", min_length=1)
+
+    @property
+    def references(self) -> list[str]:
+        """The images as they are written, one or more. Errors: DataError."""
+        if self.image is not None and self.images is not None:
+            raise DataError("it has both 'image' and 'images'. Keep one.")
+        found = [self.image] if self.image is not None else self.images or []
+        if not all(found) or not found:
+            raise DataError("the field 'image' is missing or empty.")
+        return found
+
+    @property
+    def owner(self) -> str | None:
+        """The group, under either of its names."""
+        found = self.group if self.patient_or_group_id is None else self.patient_or_group_id
+        return None if found is None else str(found)
+
+
+def read(spec: DataSpec) -> Iterator[Sample]:
+    """The samples of a manifest, or of every manifest below a folder. Errors: DataError that names file and row."""
+    seen: dict[str, str] = {}
+    for file in spec.files(".jsonl"):
+        root = spec.images or file.parent
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not (line := line.removeprefix(_BOM if number == 1 else b"").strip()):
+                    continue
+                with at_row(file, number):
+                    sample = _sample(_Row.model_validate_json(line), root)
+                    if sample.id in seen:
+                        raise DataError(f"the id {sample.id!r} is taken by {seen[sample.id]}. Ids must differ.")
+                seen[sample.id] = f"{file}, row {number}"
+                yield sample
+
+
+def _sample(row: _Row, root: str | Path) -> Sample:
+    """`row` with its fields checked against each other. Errors: DataError."""
+    for name in ("id", "question"):
+        if not str(getattr(row, name)).strip():
+            raise DataError(f"the field {name!r} is empty.")
+    options = _options(row)
+    golds, gold_index = _choice(row, options) if options else (_open(row), None)
+    return Sample(
+        id=str(row.id),
+        images=tuple(image_below(root, image) for image in row.references),
+        question=row.question,
+        golds=golds,
+        options=options,
+        gold_index=gold_index,
+        kind=_kind(row, options, golds),
+        rationale=row.rationale,
+        modality=known_modality(row.modality),
+        question_type=known_question_type(row.question_type),
+        source=row.source,
+        split=row.split,
+        group=row.owner,
+        group_is_patient=row.group_is_patient,
+        language=row.language,
+        extra=dict(row.model_extra or {}),
+    )
+
+
+def _options(row: _Row) -> tuple[str, ...]:
+    """The options, none or two to ten that differ."""
+    options = tuple(row.options or ())
+    if len(options) == 1:
+        raise DataError("it has only one option. Give two or more, or none for an open question.")
+    if len(options) > len(LETTERS):
+        raise DataError(f"it has {len(options)} options; {len(LETTERS)} is the most that letters name.")
+    if not all(map(str.strip, options)):
+        raise DataError("it has an empty option.")
+    if len({folded(option) for option in options}) < len(options):
+        raise DataError(f"two of its options are the same: {list(options)}.")
+    return options
+
+
+def _answers(row: _Row) -> list[str]:
+    """The golds that are given as texts."""
+    answers = ([] if row.answer is None else [row.answer]) + (row.answers or [])
+    return [answer for answer in dict.fromkeys(answers) if answer.strip()]
+
+
+def _choice(row: _Row, options: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
+    """The gold option and its place, on which everything that the row says about its gold must agree."""
+    places = [folded(option) for option in options]
+    found = {}
+    for answer in _answers(row):
+        if folded(answer) not in places:
+            raise DataError(f"the gold {answer!r} is not among the options {list(options)}.")
+        found[places.index(folded(answer))] = f"answer {answer!r}"
+    if row.answer_index is not None:
+        if not 0 <= row.answer_index < len(options):
+            raise DataError(f"the answer_index {row.answer_index} is none of the {len(options)} options (counted from 0).")
+        found[row.answer_index] = f"answer_index {row.answer_index}"
+    if not found:
+        raise DataError("it has no gold. Give answer_index, answer or answers.")
+    if len(found) > 1:
+        raise DataError(f"its golds disagree: {' but '.join(found.values())}. Exactly one option is right.")
+    place = next(iter(found))
+    return (options[place],), place
+
+
+def _open(row: _Row) -> tuple[str, ...]:
+    """All accepted texts of a question without options."""
+    if row.answer_index is not None:
+        raise DataError("it has an answer_index but no options.")
+    if not (golds := _answers(row)):
+        raise DataError("it has no gold. Give answer or answers.")
+    return tuple(golds)
+
+
+def _kind(row: _Row, options: tuple[str, ...], golds: tuple[str, ...]) -> Kind:
+    """The kind that the row names, where its options and gold allow it, or else the one that they imply."""
+    legal = kinds_of(options, golds)
+    if row.kind is None:
+        return legal[0]
+    if row.kind not in list(Kind):
+        raise DataError(unknown("kind", row.kind, Kind))
+    if row.kind not in legal:
+        raise DataError(f"the kind {row.kind!r} does not go with its options and gold, which make it {legal[0].value!r}.")
+    return Kind(row.kind)

@@ -1,0 +1,176 @@
+"""A data spec and what it stands for: `load_data("jsonl:manifest.jsonl?images=pictures")` gives Samples.
+
+    NAME | NAME:PATH | NAME:PATH?images=ROOT     PATH is one file or a folder
+    phantoms | phantoms:SEED                     drawn, not read
+    {name: jsonl, path: ..., images: ...}        the same in a recipe
+    {name: phantoms, seed: 0, train: 400, val: 60, test: 240}    how many images of each split
+
+The text is taken literally, nothing is unquoted; the last `?images=` separates, and a path that itself holds one is given
+as a mapping. A relative path is looked for from the working directory, then below the folder that OSLER_DATA names.
+
+A new data set is one file and one line in `DATASETS`. One that lives elsewhere needs no line: NAME may be
+`package.module:function`, where the function takes the `DataSpec`, its paths found, and yields `Sample`s.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, NonNegativeInt, ValidationError
+from pydantic.dataclasses import dataclass
+
+from osler.datasets import phantoms
+from osler.datasets.samples import Samples
+from osler.errors import DataError, unknown
+from osler.schema import Sample
+
+_FILE_KEYS = ("name", "path", "images")
+_PHANTOM_KEYS = ("name", "seed", *phantoms.IMAGES)
+_FUNCTION = re.compile(r"(?P<name>[^\W\d][\w.]*:[^\W\d]\w*)(?:(?P<colon>:)(?P<path>.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True))
+class DataSpec:
+    """Which data set, and where: `path` and the `images` root for files; the rest for phantoms."""
+
+    name: str
+    path: str | None = None
+    images: str | None = None
+    seed: NonNegativeInt = 0
+    train: NonNegativeInt | None = None
+    val: NonNegativeInt | None = None
+    test: NonNegativeInt | None = None
+
+    def files(self, suffix: str) -> list[Path]:
+        """The file at `path`, or every file below it that ends in `suffix`, sorted. Errors: DataError where there is none."""
+        if self.path is None:
+            raise DataError(f"the data set {self.name!r} needs a file or a folder: write {self.name}:PATH.")
+        path = Path(self.path)
+        if path.is_file():
+            return [path]
+        found = sorted(file for file in path.rglob(f"*{suffix}") if file.is_file())
+        if not found:
+            raise DataError.at(path, None, f"the folder holds no {suffix} file.", "Name the file, or the folder above it.")
+        return found
+
+
+def draw(spec: DataSpec) -> Iterable[Sample]:
+    """The drawn samples of `spec.seed`, as many images of each split as it says."""
+    named = {split: getattr(spec, split) for split in phantoms.IMAGES}
+    return phantoms.samples(spec.seed, {split: phantoms.IMAGES[split] if n is None else n for split, n in named.items()})
+
+
+Adapter = Callable[[DataSpec], Iterable[Sample]]
+
+DATASETS: dict[str, str | Adapter] = {
+    "jsonl": "osler.datasets.jsonl:read",
+    "medr1": "osler.datasets.medr1:read",
+    "phantoms": draw,
+}
+
+
+def load_data(spec: str | Mapping[str, Any] | DataSpec) -> Samples:
+    """The samples that `spec` stands for, every row checked. Errors: DataError, with file and row where it is about a row."""
+    known = spec if isinstance(spec, DataSpec) else parse_spec(spec)
+    read = find_adapter(known.name)
+    return Samples.of(read(replace(known, path=_located(known.path), images=_located(known.images))))
+
+
+def parse_spec(spec: str | Mapping[str, Any]) -> DataSpec:
+    """The parts of `spec`; nothing is looked up yet. Errors: DataError where it is not of the form above."""
+    if not isinstance(spec, str):
+        return _checked(dict(spec))
+    head, mark, images = spec.rpartition("?images=") if "?images=" in spec else (spec, "", "")
+    name, colon, path = head.partition(":")
+    if name not in DATASETS and (own := _FUNCTION.fullmatch(head)):
+        name, colon, path = own["name"], own["colon"] or "", own["path"] or ""
+    if (colon and not path) or (mark and not images):
+        raise DataError(f"the data spec {spec!r} has an empty part. Write NAME:PATH or NAME:PATH?images=ROOT.")
+    parts: dict[str, Any] = {"name": name}
+    if colon:
+        parts |= {"seed": _seed(spec, path)} if name == "phantoms" else {"path": path}
+    return _checked(parts | ({"images": images} if mark else {}))
+
+
+def find_adapter(name: str) -> Adapter:
+    """The function that reads the data set `name`. Errors: DataError where there is none, with the nearest name."""
+    found = DATASETS.get(name, name)
+    if not isinstance(found, str):
+        return found
+    module, _, function = found.partition(":")
+    problem = f"{unknown('data set', module, DATASETS)} A function of your own is named package.module:function."
+    if not function:
+        raise DataError(problem)
+    try:
+        adapter: Adapter = getattr(import_module(module), function)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there; what is missing is something that it imports
+        raise DataError(f"{problem} ({error})") from error
+    return adapter
+
+
+def image_below(root: str | Path, image: str) -> str:
+    """The path of `image` below `root`. Errors: DataError where there is no such file."""
+    path = os.path.join(root, image)
+    if not os.path.exists(path):
+        raise DataError(f"there is no image {path}. Name the folder that its path starts from: ?images=ROOT.")
+    return path
+
+
+@contextmanager
+def at_row(file: Path, number: int) -> Iterator[None]:
+    """Whatever is found wrong with a row inside the block becomes a DataError that names `file` and row `number`, from 1."""
+    try:
+        yield
+    except (DataError, ValidationError) as error:
+        raise DataError.at(file, number, _sentence(error)) from error
+
+
+def _sentence(error: DataError | ValidationError) -> str:
+    """What is wrong; the first thing where pydantic found several."""
+    if isinstance(error, DataError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    if not first["loc"]:
+        return f"it is no JSON object: {first['msg']}."
+    field = f"the field {first['loc'][0]!r}"
+    return f"{field} is missing." if first["type"] == "missing" else f"{field}: {first['msg']}."
+
+
+def _checked(parts: dict[str, Any]) -> DataSpec:
+    """The DataSpec of `parts`, whose keys and types are checked."""
+    keys = _PHANTOM_KEYS if parts.get("name") == "phantoms" else _FILE_KEYS
+    for key in parts:
+        if key not in keys:
+            raise DataError(f"the data spec {parts}: {unknown('key', key, keys)}")
+    if "name" not in parts:
+        raise DataError(f"the data spec {parts} names no data set. Add name: one of {', '.join(sorted(DATASETS))}.")
+    try:
+        return DataSpec(**parts)
+    except ValidationError as error:
+        raise DataError(f"the data spec {parts}: {_sentence(error)}") from error
+
+
+def _seed(spec: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise DataError(f"the data spec {spec!r} is not understood. Write phantoms:SEED with a whole number, as phantoms:7.")
+    return int(text)
+
+
+def _located(path: str | None) -> str | None:
+    """`path` where it exists, or below OSLER_DATA. Errors: DataError that names the places that were tried."""
+    if path is None:
+        return None
+    tried = [path]
+    if root := os.environ.get("OSLER_DATA"):
+        tried.append(os.path.join(root, path))
+    for place in tried:
+        if os.path.exists(place):
+            return place
+    raise DataError(f"there is no {' and no '.join(dict.fromkeys(tried))}. Check the path, or set OSLER_DATA to its root.")

@@ -1,0 +1,144 @@
+"""The split files that Med-R1 publishes for OmniMedVQA: multiple choice, by modality and by question type.
+
+A file is one JSON array of {image, problem, solution}. Everything else is told from names: the modality or the question type
+and the split from the file (`X-Ray_test.json`, `Lesion Grading_train.json`), the source from the image's path
+(`Images/SOURCE/...`). The images are not part of it: without `?images=ROOT` the rows are read without them. ROOT is the
+folder that holds `Images`. A path can hold the answer, so it is only kept in `extra["path"]` and as the group.
+
+The published splits are by row, not by image: test rows may show images of train.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.samples import kinds_of
+from osler.errors import DataError
+from osler.schema import LETTERS, Sample
+from osler.taxonomy import Modality, QuestionType, modality_of, question_type_of
+
+UNLABELLED = {"Chest CT Scan": Modality.CT}
+"""The modality of a source, for rows whose file names none; the one published such row is a chest CT."""
+
+_OPTION = re.compile(r"(?:^|[\s,])([A-F])\)")
+_SOLUTION = re.compile(r"\s*<answer>\s*([A-F])\s*</answer>\s*")
+_SPLITS = ("train", "val", "test")
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    image: str
+    problem: str
+    solution: str
+
+
+@dataclass(frozen=True)
+class _Domain:
+    """What a file's name says about all its rows."""
+
+    modality: Modality
+    question_type: QuestionType
+    split: str | None
+
+
+def read(spec: DataSpec) -> Iterator[Sample]:
+    """The samples of one split file, or of every one below a folder. Errors: DataError that names file and row."""
+    seen: dict[str, Path] = {}
+    for file in spec.files(".json"):
+        if file.stem in seen:
+            raise DataError.at(file, None, f"{seen[file.stem]} has the same name, so their ids clash.", "Load them apart.")
+        seen[file.stem] = file
+        domain = _domain(file)
+        for number, value in enumerate(_rows(file), 1):
+            with at_row(file, number):
+                sample = _sample(f"{file.stem}/{number}", _Row.model_validate(value), domain, spec.images)
+            yield sample
+
+
+def split_problem(problem: str) -> tuple[str, tuple[str, ...]]:
+    """The question and its options out of `stem A)x, B)y`, as published but for the separating commas and blanks.
+
+    Commas and brackets inside an option stay. Errors: DataError where the letters are not A, B, C in turn, or a part is empty.
+    """
+    stem, *parts = _OPTION.split(problem)
+    letters, texts = "".join(parts[::2]), parts[1::2]
+    if len(letters) < 2 or not LETTERS.startswith(letters):
+        found = f"the letters {', '.join(letters)}" if letters else "none"
+        raise DataError(f"the problem should offer options A), B), ... in turn, but {found} can be read from it: {problem!r}.")
+    options = (*(text.strip().removesuffix(",").rstrip() for text in texts[:-1]), texts[-1].strip())
+    if not stem.strip() or not all(options):
+        raise DataError(f"the question or an option of the problem is empty: {problem!r}.")
+    return stem.strip(), options
+
+
+def _domain(file: Path) -> _Domain:
+    """What the name of `file` says. Errors: DataError where it names neither a modality nor a question type."""
+    name, _, split = file.stem.rpartition("_")
+    if split not in _SPLITS:
+        name, split = file.stem, ""
+    modality, question_type = modality_of(name), question_type_of(name)
+    if modality is None and question_type is None:
+        do = "Name it as published, X-Ray_train.json, or unknown_train.json where neither is known."
+        raise DataError.at(file, None, "the file's name holds no known modality or question type.", do)
+    if modality and question_type and "type" in file.parent.parent.name:
+        modality = None  # "MR" is a modality or a question type; the folder tells which
+    elif modality:
+        question_type = None
+    return _Domain(modality or Modality.UNKNOWN, question_type or QuestionType.UNKNOWN, split or None)
+
+
+def _rows(file: Path) -> list[Any]:
+    try:
+        rows = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise DataError.at(file, None, f"it is no JSON ({error}).", "A split file is one JSON array.") from error
+    if not isinstance(rows, list):
+        raise DataError.at(file, None, "it holds no JSON array.", "A split file is one JSON array of rows.")
+    return rows
+
+
+def _sample(name: str, row: _Row, domain: _Domain, root: str | None) -> Sample:
+    """The sample of `row`, its id `name`. Errors: DataError."""
+    question, options = split_problem(row.problem)
+    gold_index = _gold(row.solution, options)
+    source = _source(row.image)
+    modality = domain.modality
+    return Sample(
+        id=name,
+        images=() if root is None else (image_below(root, row.image),),
+        question=question,
+        golds=(options[gold_index],),
+        options=options,
+        gold_index=gold_index,
+        kind=kinds_of(options, ())[0],
+        modality=UNLABELLED.get(source, modality) if modality is Modality.UNKNOWN else modality,
+        question_type=domain.question_type,
+        source=source,
+        split=domain.split,
+        group=row.image,
+        extra={**(row.model_extra or {}), "path": row.image},
+    )
+
+
+def _gold(solution: str, options: tuple[str, ...]) -> int:
+    """The place of the gold option."""
+    match = _SOLUTION.fullmatch(solution)
+    if match is None:
+        raise DataError(f"the solution should be '<answer> X </answer>' with one letter, not {solution!r}.")
+    if (place := LETTERS.index(match[1])) >= len(options):
+        raise DataError(f"the gold letter {match[1]} is not among the {len(options)} options.")
+    return place
+
+
+def _source(image: str) -> str:
+    parts = PurePosixPath(image).parts
+    if len(parts) < 3:
+        raise DataError(f"the image path {image!r} should be Images/SOURCE/..., which names its source.")
+    return parts[1]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from osler.datasets.load import load_data
 from osler.floor import OptionPrior, chance, clusters_of, floor_accuracy
 from osler.schema import Kind, Sample
 from osler.stats import EMPTY
@@ -104,7 +105,6 @@ def test_chance():
     ids=["OCT", "X-ray", "ultrasound", "lesion grading"],
 )
 def test_the_floor_of_published_files(name, rows, low, high):
-    load_data = pytest.importorskip("osler.datasets.load").load_data
     train, test = (load_data(f"medr1:{SPLITS / name.format(split, split)}") for split in ("train", "test"))
     estimate = floor_accuracy(OptionPrior.fit(train), test)
     assert estimate.n == rows

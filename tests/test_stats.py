@@ -1,5 +1,7 @@
 """Intervals against scipy's, against hand-made cases, and against how often they hold the truth."""
 
+from time import perf_counter
+
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
@@ -95,10 +97,18 @@ def test_pairs_that_never_differ_do_not_prove_a_difference_of_zero():
 
 
 def test_the_interval_is_the_same_each_time_and_moves_with_the_seed():
-    correct, images = [True, False, True] * 40, [f"image {i // 2}" for i in range(120)]
-    assert proportion(correct, images) == proportion(correct, images)
-    assert proportion(correct, images).value == proportion(correct, images, seed=1).value
-    assert proportion(correct, images) != proportion(correct, images, seed=1)
+    credits, images = [i / 99 for i in range(100)], [f"image {i // 2}" for i in range(100)]
+    assert proportion(credits, images) == proportion(credits, images)
+    assert proportion(credits, images).value == proportion(credits, images, seed=1).value
+    assert proportion(credits, images) != proportion(credits, images, seed=1)
+
+
+@pytest.mark.parametrize("credit", [(0.0, 1.0), tuple(np.linspace(0, 1, 9973))], ids=["few kinds", "many kinds"])
+def test_ten_thousand_rows_take_no_time_that_one_would_notice(credit):
+    values = list(np.random.default_rng(0).choice(credit, size=10_000))
+    start = perf_counter()
+    proportion(values, [f"image {i // 2}" for i in range(10_000)])
+    assert perf_counter() - start < 5
 
 
 def test_no_rows_is_empty_and_not_zero():

@@ -75,15 +75,17 @@ class RolloutSettings(Settings):
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
+    micro_batch: int | None = Field(None, gt=0, description="Completions a forward; null: all of a step. Divides G x prompts.")
 
 
 class SftSettings(Settings):
     """Supervised fine-tuning only: rows an optimizer step, and when to stop."""
 
     batch_size: int = Field(32, gt=0)
+    micro_batch: int | None = Field(None, gt=0, description="Rows a forward; null: all of a step. Divides batch_size.")
     eval_steps: int = Field(25, gt=0, description="Validation loss every so many steps.")
     patience: int | None = Field(None, description="Stop after so many validations without a lower loss; null never.")
-    max_seconds: float | None = Field(None, description="Stop after so many seconds of training; null never.")
+    max_seconds: float | str | None = Field(None, description="Stop after so many seconds; stage:NAME: as long as that took.")
 
 
 class Recipe(Settings):
@@ -119,7 +121,7 @@ class Chain(Settings):
     """Stages that run one after the other, each evaluated on the test split; `init: stage:NAME` starts from an earlier one."""
 
     name: str
-    stages: dict[str, Recipe | None]
+    stages: dict[str, Recipe]
 
 
 def load_recipe(file: str | Path, overrides: Iterable[str] = ()) -> Recipe | Chain:

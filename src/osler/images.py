@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from osler.drawing import draw_phantom
 from osler.errors import DataError
@@ -50,6 +51,8 @@ def image_size(reference: str) -> tuple[int, int]:
         return width, height
     with _header(reference) as image:
         width, height = image.size
+        if isinstance(image, TiffImageFile):  # Pillow may have turned this size already; the tags hold it as stored
+            width, height = image.tag_v2[256], image.tag_v2[257]
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 

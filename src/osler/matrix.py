@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +34,7 @@ class Line:
 
     @property
     def macro(self) -> float | None:
-        """The mean accuracy over targets, each counting once."""
+        """The mean accuracy over the targets that were tested, each counting once whatever its n."""
         return macro(target.accuracy for target in self.cells.values())
 
     @property
@@ -104,7 +103,7 @@ class Matrix:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(CSV_HEADER)
         for line in self.lines:
-            for column, target in {**line.cells, "overall": line.overall}.items():
+            for column, target in (*line.cells.items(), ("overall", line.overall)):
                 writer.writerow((line.label, column, *_csv_values(target)))
         return out.getvalue()
 
@@ -146,12 +145,12 @@ def _rank(training: str, axis: str) -> tuple[int, int, str]:
 
 
 def _labels(runs: Sequence[Run], axis: str) -> list[str]:
-    """What each of `runs` was trained on and its model's label; with its name, or else its path, where that is not enough."""
-    labels = [f"{_training(run, axis)} · {_fact(run, 'model')['label']}" for run in runs]
-    for suffix in ([run.name for run in runs], [run.path.as_posix() for run in runs]):
-        times = Counter(labels)
-        labels = [f"{label} ({more})" if times[label] > 1 else label for label, more in zip(labels, suffix, strict=True)]
-    return labels
+    """What each of `runs` was trained on and its model's label; then its name, or else its path, where others share that."""
+    plain = [f"{_training(run, axis)} · {_fact(run, 'model')['label']}" for run in runs]
+    named = [f"{label} ({run.name})" for label, run in zip(plain, runs, strict=True)]
+    located = [f"{label} ({run.path.as_posix()})" for label, run in zip(plain, runs, strict=True)]
+    choices = (plain, named, located)
+    return [next(labels[row] for labels in choices if labels.count(labels[row]) == 1) for row in range(len(runs))]
 
 
 def _fact(run: Run, name: str) -> Any:

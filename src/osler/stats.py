@@ -131,7 +131,7 @@ def _resampled(sums_K: Floats, sizes_K: Floats, seed: int) -> Floats:
     """The pooled mean of each of `RESAMPLES` draws of as many clusters with replacement; the same for the same seed.
 
     Clusters with the same sum and size cannot be told apart. Where there are few such kinds, as with zeros and ones, it is
-    enough to draw how often each kind comes up: the same distribution, a hundred times faster than drawing each cluster.
+    enough to draw how often each kind comes up: the same distribution, and far faster than drawing each cluster.
     """
     count, rng = len(sums_K), np.random.default_rng(seed)
     kinds, how_many = np.unique(np.stack([sums_K, sizes_K], axis=1), axis=0, return_counts=True)

@@ -11,7 +11,7 @@ from osler.stats import Estimate, proportion
 from osler.taxonomy import Modality, QuestionType
 
 SMALL = 100
-"""A cell with fewer rows than this is flagged: its interval is some 20 points wide or wider."""
+"""A cell with fewer rows than this is flagged: where half of 100 are right, the interval is already 19 points wide."""
 
 AXES: dict[str, tuple[Callable[[Sample], str], tuple[str, ...]]] = {
     "modality": (lambda sample: sample.modality, tuple(Modality)),

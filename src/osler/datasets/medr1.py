@@ -87,7 +87,7 @@ def _domain(file: Path) -> _Domain:
     if modality is None and question_type is None:
         do = "Name it as published, X-Ray_train.json, or unknown_train.json where neither is known."
         raise DataError.at(file, None, "the file's name holds no known modality or question type.", do)
-    if modality and question_type and "type" in file.parent.parent.name:
+    if modality and question_type and "type" in file.absolute().parent.parent.name:
         modality = None  # "MR" is a modality or a question type; the folder tells which
     elif modality:
         question_type = None

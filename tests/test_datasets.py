@@ -1,0 +1,626 @@
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from osler import images as images_module
+from osler.datasets.load import DATASETS, DataSpec, load_data, parse_spec
+from osler.datasets.medr1 import split_problem
+from osler.datasets.samples import Samples
+from osler.errors import DataError
+from osler.images import image_sha256, image_size, open_image
+from osler.schema import LETTERS, Kind, Sample
+from osler.taxonomy import Modality, QuestionType
+
+ODD = "odd names (1) [a]/a b & c #1 100% ?x=1 é.png"
+ROW = {"id": "a", "image": "x.png", "question": "Where?", "options": ["Left", "Right"], "answer_index": 1}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes rows (dictionaries or raw lines) to a manifest beside one image, x.png; returns the manifest's path."""
+    Image.new("RGB", (4, 3)).save(tmp_path / "x.png")
+
+    def manifest(*rows, name="rows.jsonl"):
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return tmp_path / name
+
+    return manifest
+
+
+@pytest.fixture
+def split_file(tmp_path):
+    """Writes one of Med-R1's split files; returns its path."""
+
+    def write_rows(*rows, name="X-Ray_test.json"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(rows))
+        return file
+
+    return write_rows
+
+
+def medr1_row(problem="Which side? A)Left, B)Right", solution="<answer> B </answer>", image="Images/Mura/a.png"):
+    return {"image": image, "problem": problem, "solution": solution}
+
+
+def sample(number: int, **fields) -> Sample:
+    return Sample(id=str(number), images=(f"{number}.png",), question="Where?", golds=("Left",), **fields)
+
+
+# --- the data spec ---
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("jsonl:a.jsonl", ("jsonl", "a.jsonl", None)),
+        ("jsonl:a.jsonl?images=/b c", ("jsonl", "a.jsonl", "/b c")),
+        ("medr1:a:b?images=c?images=d", ("medr1", "a:b?images=c", "d")),
+        ("medr1:CT(Computed Tomography)_train.json", ("medr1", "CT(Computed Tomography)_train.json", None)),
+        ("my.package:rows", ("my.package:rows", None, None)),
+        ("mine:rows:a:b?images=c", ("mine:rows", "a:b", "c")),
+        ("jsonl:rows:a", ("jsonl", "rows:a", None)),
+        ("nothing", ("nothing", None, None)),
+    ],
+)
+def test_the_parts_of_a_spec(text, parts):
+    assert parse_spec(text) == DataSpec(*parts)
+
+
+@given(name=st.sampled_from(["jsonl", "medr1"]), path=st.text(min_size=1), root=st.none() | st.text(min_size=1))
+def test_a_spec_takes_any_path_literally(name, path, root):
+    if "?images=" in path + "?images"[: len(path)] or "?images=" in (root or ""):
+        return
+    text = f"{name}:{path}" + ("" if root is None else f"?images={root}")
+    assert parse_spec(text) == DataSpec(name, path, root)
+    assert parse_spec({"name": name, "path": path, "images": root}) == DataSpec(name, path, root)
+
+
+def test_a_mapping_may_hold_what_separates_in_a_text():
+    assert parse_spec({"name": "jsonl", "path": "a?images=b"}) == DataSpec("jsonl", "a?images=b")
+
+
+def test_phantoms_by_seed_and_by_mapping():
+    assert parse_spec("phantoms:7") == DataSpec("phantoms", seed=7)
+    assert parse_spec({"name": "phantoms", "seed": 7, "test": 3}) == DataSpec("phantoms", seed=7, test=3)
+    assert set(load_data({"name": "phantoms", "train": 2, "val": 0, "test": 3}).counts()["by_split"]) == {"train", "test"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("jsonnl:a", "Did you mean 'jsonl'"),
+        ("jsonnl:a b.jsonl", "Did you mean 'jsonl'"),
+        ("nothing", "Known: jsonl, medr1, phantoms"),
+        ("osler.datasets.medr1:nothing", "package.module:function"),
+        ("jsonl", "needs a file or a folder"),
+        ("jsonl:", "empty part"),
+        ("jsonl:a?images=", "empty part"),
+        ("phantoms:x", "phantoms:SEED"),
+        ("phantoms:7?images=a", "unknown key 'images'"),
+        ("jsonl:/no/such/file.jsonl", "there is no /no/such/file.jsonl"),
+        ({"name": "jsonl", "pth": "a"}, "Did you mean 'path'"),
+        ({"name": "phantoms", "path": "a"}, "unknown key 'path'"),
+        ({"name": "phantoms", "seed": -1}, "'seed'"),
+        ({"name": "phantoms", "test": "3"}, "'test'"),
+        ({"name": "jsonl", "path": 3}, "'path'"),
+        ({"path": "a"}, "names no data set"),
+    ],
+)
+def test_a_spec_that_cannot_be_used(spec, message):
+    with pytest.raises(DataError) as error:
+        load_data(spec)
+    assert message in str(error.value)
+
+
+def own_rows(spec: DataSpec):
+    yield replace(sample(1), source=f"{Path(spec.path or '').name}")
+
+
+def test_a_function_of_ones_own_is_a_data_set(write, monkeypatch):
+    file = write(ROW)
+    assert load_data(f"{__name__}:own_rows:{file}")[0].source == "rows.jsonl"
+    assert load_data({"name": f"{__name__}:own_rows", "path": str(file)})[0].source == "rows.jsonl"
+    monkeypatch.setitem(DATASETS, "own", own_rows)
+    assert load_data(f"own:{file}")[0].source == "rows.jsonl"
+
+
+def test_an_error_inside_ones_own_module_is_not_hidden(tmp_path, monkeypatch):
+    (tmp_path / "broken_rows.py").write_text("import surely_absent\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="surely_absent"):
+        load_data("broken_rows:rows")
+
+
+def test_relative_paths_start_here_or_below_osler_data(write, tmp_path, monkeypatch):
+    write(ROW)
+    monkeypatch.chdir(tmp_path)
+    assert load_data("jsonl:rows.jsonl?images=.")[0].images == ("./x.png",)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("OSLER_DATA", str(tmp_path))
+    assert load_data("jsonl:rows.jsonl")[0].images == (str(tmp_path / "x.png"),)
+    with pytest.raises(DataError, match=r"there is no none\.jsonl and no .*none\.jsonl"):
+        load_data("jsonl:none.jsonl")
+
+
+# --- the manifest ---
+
+
+def test_every_field_of_a_manifest_row(write, tmp_path):
+    row = {
+        "id": 7,
+        "images": ["x.png", "x.png"],
+        "question": "Is it left?",
+        "options": ["YES", " no "],
+        "answer": "No",
+        "source": "s",
+        "modality": "MR (Mag-netic Resonance Imaging)",
+        "question_type": "VQA-RAD:ORGAN",
+        "split": "val",
+        "group": 12,
+        "group_is_patient": True,
+        "rationale": "It is right.",
+        "language": "zh",
+        "licence": "MIT",
+        "nested": {"a": [1, None, 0.5]},
+    }
+    assert load_data(f"jsonl:{write(row)}")[0] == Sample(
+        id="7",
+        images=(str(tmp_path / "x.png"),) * 2,
+        question="Is it left?",
+        golds=(" no ",),
+        options=("YES", " no "),
+        gold_index=1,
+        kind=Kind.YESNO,
+        rationale="It is right.",
+        modality=Modality.MRI,
+        question_type=QuestionType.ANATOMY,
+        source="s",
+        split="val",
+        group="12",
+        group_is_patient=True,
+        language="zh",
+        extra={"licence": "MIT", "nested": {"a": [1, None, 0.5]}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "golds"),
+    [
+        ({}, Kind.CHOICE, ("Right",)),
+        ({"answer_index": None, "answers": ["right "]}, Kind.CHOICE, ("Right",)),
+        ({"answer": "RIGHT"}, Kind.CHOICE, ("Right",)),
+        ({"options": ["No", "yes"]}, Kind.YESNO, ("yes",)),
+        ({"options": ["No", "yes"], "kind": "choice"}, Kind.CHOICE, ("yes",)),
+        ({"options": ["No", "Yes", "Maybe"]}, Kind.CHOICE, ("Yes",)),
+        ({"options": None, "answer_index": None, "answer": "Yes"}, Kind.YESNO, ("Yes",)),
+        ({"options": [], "answer_index": None, "answer": "no", "kind": "open"}, Kind.OPEN, ("no",)),
+        ({"options": [], "answer_index": None, "answers": ["left lung", "left"]}, Kind.OPEN, ("left lung", "left")),
+        ({"options": [f"{n}" for n in range(len(LETTERS))]}, Kind.CHOICE, ("1",)),
+    ],
+)
+def test_kind_and_gold_of_a_row(write, fields, kind, golds):
+    found = load_data(f"jsonl:{write(ROW | fields)}")[0]
+    assert (found.kind, found.golds) == (kind, golds)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"id": "b", ', "no JSON object"),
+        ('{"id": "b\\ud800"}', "no JSON object"),
+        ("[1]", "no JSON object"),
+        *[({k: v for k, v in ROW.items() if k != name}, f"'{name}' is missing") for name in ("id", "question", "image")],
+        ({"answer_index": None}, "no gold"),
+        ({"answer_index": None, "answer": "  "}, "no gold"),
+        ({"options": [], "answer_index": None}, "no gold"),
+        ({"options": [], "answers": ["a"]}, "no options"),
+        ({"image": ""}, "'image' is missing or empty"),
+        ({"image": None, "images": []}, "'image' is missing or empty"),
+        ({"images": ["x.png"]}, "both 'image' and 'images'"),
+        ({"image": "y.png"}, "there is no image"),
+        ({"question": " "}, "'question' is empty"),
+        ({"question": 3}, "'question'"),
+        ({"options": "Left"}, "'options'"),
+        ({"options": ["Left", 2]}, "'options'"),
+        ({"answer_index": "1"}, "'answer_index'"),
+        ({"answer_index": True}, "'answer_index'"),
+        ({"group_is_patient": "yes"}, "'group_is_patient'"),
+        ({"answer_index": 2}, "answer_index 2 is none of the 2 options"),
+        ({"answer_index": -1}, "answer_index -1"),
+        ({"answer": "left"}, "its golds disagree"),
+        ({"answer": "Up"}, "'Up' is not among the options"),
+        ({"answer_index": None, "answers": ["left", "right"]}, "its golds disagree"),
+        ({"options": ["Right"], "answer_index": 0}, "only one option"),
+        ({"options": ["Left", " left "]}, "two of its options are the same"),
+        ({"options": ["Left", ""]}, "an empty option"),
+        ({"options": [f"{n}" for n in range(len(LETTERS) + 1)]}, "11 options"),
+        ({"modality": "Xray film"}, "unknown modality 'Xray film'. Did you mean 'X-ray'?"),
+        ({"question_type": "Lesion gradin"}, "Did you mean 'Lesion grading'?"),
+        ({"kind": "chioce"}, "Did you mean 'choice'?"),
+        ({"kind": "yesno"}, "does not go with"),
+        ({"kind": "open"}, "does not go with"),
+        ({"id": "first"}, "the id 'first' is taken by"),
+    ],
+)
+def test_a_bad_manifest_row_is_named_by_file_and_row(write, row, message):
+    bad = row if isinstance(row, str) or "id" in row and len(row) > 1 or "image" in row and len(row) > 2 else {**ROW, **row}
+    file = write(ROW | {"id": "first"}, "", bad)
+    with pytest.raises(DataError) as error:
+        load_data(f"jsonl:{file}")
+    assert str(error.value).startswith(f"{file}, row 3: ")
+    assert message in str(error.value)
+
+
+def test_a_folder_is_read_in_sorted_order_and_ids_are_unique_across_it(write, tmp_path):
+    for name in ("b.jsonl", "a.jsonl", "c.txt"):
+        write(ROW | {"id": name}, name=name)
+    assert [row.id for row in load_data(f"jsonl:{tmp_path}")] == ["a.jsonl", "b.jsonl"]
+    write(ROW | {"id": "a.jsonl"}, name="b.jsonl")
+    with pytest.raises(DataError, match=r"b\.jsonl, row 1: the id 'a\.jsonl' is taken by .*a\.jsonl, row 1"):
+        load_data(f"jsonl:{tmp_path}")
+
+
+def test_a_folder_without_a_manifest(tmp_path):
+    with pytest.raises(DataError, match=r"holds no \.jsonl file"):
+        load_data(f"jsonl:{tmp_path}")
+
+
+def test_a_byte_order_mark_and_bytes_that_are_no_text(write, tmp_path):
+    file = write(ROW)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert len(load_data(f"jsonl:{file}")) == 1
+    file.write_bytes(file.read_bytes() + b'{"id": "\xff"}\n')
+    with pytest.raises(DataError, match="row 2: it is no JSON object"):
+        load_data(f"jsonl:{file}")
+
+
+def test_odd_names_of_folders_and_images(tmp_path):
+    root, rows = tmp_path / "root ?images= & #%20", tmp_path / "a ?b & [c] #d %41.jsonl"
+    (root / ODD).parent.mkdir(parents=True)
+    Image.new("RGB", (4, 3)).save(root / ODD)
+    rows.write_text(json.dumps(ROW | {"image": ODD}))
+    found = load_data({"name": "jsonl", "path": str(rows), "images": str(root)})[0]
+    assert image_size(found.images[0]) == (4, 3)
+    root = root.rename(tmp_path / "root & #%20?")
+    assert load_data(f"jsonl:{rows}?images={root}")[0].images == (str(root / ODD),)
+
+
+def test_the_real_manifest(shared_data):
+    rows = load_data(f"jsonl:{shared_data}/real/manifest.jsonl")
+    counts = rows.counts()
+    assert (counts["n"], counts["images"]) == (3670, 1726)
+    assert counts["by_split"] == {"test": 916, "train": 2754}
+    assert counts["options"] == {2: 1625, 3: 18, 4: 2027}
+    assert counts["by_modality"]["unknown"] == 169
+    train, test = ({row.group for row in rows.where(split=split)} for split in ("train", "test"))
+    assert len(train | test) == counts["groups"]
+    assert not train & test
+    assert (
+        image_size(rows[0].images[0]) == (rows[0].extra["width"], rows[0].extra["height"]) == open_image(rows[0].images[0]).size
+    )
+
+
+# --- Med-R1 ---
+
+
+@pytest.mark.parametrize(
+    ("file", "rows", "options", "axis"),
+    [
+        ("modality/test/X-Ray_test.json", 1615, {2: 47, 4: 1568}, Modality.XRAY),
+        ("modality/train/X-Ray_train.json", 6301, {2: 183, 4: 6118}, Modality.XRAY),
+        ("modality/test/OCT (Optical Coherence Tomography_test.json", 848, {2: 32, 4: 816}, Modality.OCT),
+        ("modality/train/OCT (Optical Coherence Tomography_train.json", 3798, {2: 129, 4: 3669}, Modality.OCT),
+        ("modality/test/ultrasound_test.json", 2074, {4: 2074}, Modality.ULTRASOUND),
+        ("modality/train/ultrasound_train.json", 8917, {4: 8917}, Modality.ULTRASOUND),
+        ("modality/train/unknown_train.json", 1, {4: 1}, Modality.CT),
+        ("question_type/test/Lesion Grading_test.json", 436, {3: 30, 4: 406}, QuestionType.GRADING),
+        ("question_type/train/Lesion Grading_train.json", 1662, {3: 92, 4: 1570}, QuestionType.GRADING),
+    ],
+)
+def test_the_published_split_files(shared_data, file, rows, options, axis):
+    path = shared_data / "original/medr1_splits" / file
+    found = load_data(f"medr1:{path}")
+    counts = found.counts()
+    assert (counts["n"], counts["options"]) == (rows, options)
+    assert counts["by_split"] == {"test" if "_test" in file else "train": rows}
+    assert counts["by_modality" if isinstance(axis, Modality) else "by_question_type"] == {axis.value: rows}
+    assert len({row.id for row in found}) == rows
+    for row, published in zip(found, json.loads(path.read_text()), strict=True):
+        lettered = ", ".join(f"{letter}){text}" for letter, text in zip(LETTERS, row.options, strict=False))
+        assert f"{row.question} {lettered}" == published["problem"]
+        assert f"<answer> {row.gold_letter} </answer>" == published["solution"]
+        assert (row.images, row.extra["path"], row.group) == ((), published["image"], published["image"])
+        assert row.source == published["image"].split("/")[1]
+
+
+def test_a_folder_of_split_files_gives_the_ids_of_its_files(shared_data):
+    folder = shared_data / "original/medr1_splits/modality/test"
+    everything = load_data(f"medr1:{folder}")
+    assert everything.where(modality="X-Ray") == load_data(f"medr1:{folder}/X-Ray_test.json")
+
+
+def test_yes_and_no_make_a_yesno_question(split_file):
+    file = split_file(medr1_row("Is it so? A)No, B)Yes"), medr1_row("Is it so? A)No, B)Yes, it is"))
+    assert [row.kind for row in load_data(f"medr1:{file}")] == [Kind.YESNO, Kind.CHOICE]
+
+
+def test_the_images_of_a_split_file(split_file, tmp_path):
+    file = split_file(medr1_row(image=f"Images/Mura/{ODD}"), medr1_row(image="Images/Mura/none.png"))
+    (tmp_path / "Images/Mura" / ODD).parent.mkdir(parents=True)
+    Image.new("L", (4, 3)).save(tmp_path / "Images/Mura" / ODD)
+    with pytest.raises(DataError, match=r"X-Ray_test\.json, row 2: there is no image .*none\.png.*\?images=ROOT"):
+        load_data(f"medr1:{file}?images={tmp_path}")
+    file = split_file(medr1_row(image=f"Images/Mura/{ODD}"))
+    assert image_size(load_data(f"medr1:{file}?images={tmp_path}")[0].images[0]) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "modality", "question_type", "split"),
+    [
+        ("MR (Mag-netic Resonance Imaging)_train.json", Modality.MRI, QuestionType.UNKNOWN, "train"),
+        ("CT(Computed Tomography)_test.json", Modality.CT, QuestionType.UNKNOWN, "test"),
+        ("MR_test.json", Modality.MRI, QuestionType.UNKNOWN, "test"),
+        ("question_type/test/MR_test.json", Modality.UNKNOWN, QuestionType.MODALITY, "test"),
+        ("Other Biological Attributes_train.json", Modality.UNKNOWN, QuestionType.ATTRIBUTE, "train"),
+        ("unknown_val.json", Modality.UNKNOWN, QuestionType.UNKNOWN, "val"),
+        ("Fundus.json", Modality.FUNDUS, QuestionType.UNKNOWN, None),
+    ],
+)
+def test_what_the_name_of_a_split_file_says(split_file, name, modality, question_type, split):
+    row = load_data(f"medr1:{split_file(medr1_row(), name=name)}")[0]
+    assert (row.modality, row.question_type, row.split) == (modality, question_type, split)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (medr1_row(solution="<answer> C </answer>"), "the gold letter C is not among the 2 options"),
+        (medr1_row(solution="B"), "the solution should be"),
+        (medr1_row(solution="<answer> G </answer>"), "the solution should be"),
+        (medr1_row(problem="Which side?"), "none can be read"),
+        (medr1_row(problem="Which side? A)Left"), "the letters A can be read"),
+        (medr1_row(problem="Which side? A)Left, C)Right"), "the letters A, C can be read"),
+        (medr1_row(problem="Which side? A)Left, B),C)Right"), "is empty"),
+        (medr1_row(problem="A)Left, B)Right"), "is empty"),
+        (medr1_row(image="a.png"), "names its source"),
+        (medr1_row() | {"problem": 3}, "'problem'"),
+        ({"image": "Images/Mura/a.png", "problem": "Which side? A)Left, B)Right"}, "'solution' is missing"),
+        (["a"], "no JSON object"),
+    ],
+)
+def test_a_bad_row_of_a_split_file_is_named_by_file_and_row(split_file, row, message):
+    file = split_file(medr1_row(), row)
+    with pytest.raises(DataError) as error:
+        load_data(f"medr1:{file}")
+    assert str(error.value).startswith(f"{file}, row 2: ")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("X-Ray_test.json", "[", "it is no JSON"),
+        ("X-Ray_test.json", "{}", "no JSON array"),
+        ("X-Ray_filtered_test.json", "[]", "no known modality or question type"),
+    ],
+)
+def test_a_bad_split_file_is_named(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError) as error:
+        load_data(f"medr1:{tmp_path}")
+    assert str(tmp_path / name) in str(error.value)
+    assert message in str(error.value)
+
+
+def test_two_split_files_of_one_name_clash(split_file, tmp_path):
+    split_file(medr1_row(), name="a/X-Ray_test.json")
+    split_file(medr1_row(), name="b/X-Ray_test.json")
+    with pytest.raises(DataError, match="has the same name"):
+        load_data(f"medr1:{tmp_path}")
+
+
+WORDS = st.sampled_from(
+    ["liver", "(H&E)", "H&E stain", "(AMD),", "a, b", "[x]", "(IQA)", "T2.", "CT (A)", "1,000", "é", "A", "B."]
+)
+OPTION = st.lists(WORDS, min_size=1, max_size=4).map(" ".join).filter(lambda text: not text.endswith(","))
+
+
+@given(stem=OPTION.map(lambda text: f"{text}?"), options=st.lists(OPTION, min_size=2, max_size=6))
+def test_the_options_come_back_out_of_a_problem(stem, options):
+    problem = f"{stem} " + ", ".join(f"{letter}){text}" for letter, text in zip(LETTERS, options, strict=False))
+    assert split_problem(problem) == (stem, tuple(options))
+
+
+# --- Samples ---
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | TEXT, lambda part: st.lists(part) | st.dictionaries(TEXT, part))
+SAMPLE = st.builds(
+    Sample,
+    id=TEXT,
+    images=st.lists(TEXT, max_size=2).map(tuple),
+    question=TEXT,
+    golds=st.lists(TEXT, max_size=2).map(tuple),
+    options=st.lists(TEXT, max_size=3).map(tuple),
+    gold_index=st.none() | st.integers(0, 9),
+    kind=st.sampled_from(Kind),
+    rationale=st.none() | TEXT,
+    modality=st.sampled_from(Modality),
+    question_type=st.sampled_from(QuestionType),
+    source=TEXT,
+    split=st.none() | TEXT,
+    group=st.none() | TEXT,
+    group_is_patient=st.booleans(),
+    language=TEXT,
+    extra=st.dictionaries(TEXT, JSON, max_size=2),
+)
+
+
+@given(rows=st.lists(SAMPLE, max_size=5), start=st.integers(-7, 7), stop=st.integers(-7, 7), step=st.sampled_from([1, 2, -1]))
+def test_samples_are_like_a_list_of_samples(rows, start, stop, step):
+    samples = Samples.of(iter(rows))
+    assert list(samples) == rows
+    assert [samples[at] for at in range(-len(rows), len(rows))] == rows * 2
+    assert isinstance(samples[start:stop:step], Samples)
+    assert list(samples[start:stop:step]) == rows[start:stop:step]
+    assert samples[:] == samples == pickle.loads(pickle.dumps(samples))
+    assert all(row in samples for row in rows)
+
+
+def test_samples_end_where_a_list_does():
+    samples = Samples.of(map(sample, range(3)))
+    for at in (3, -4):
+        with pytest.raises(IndexError, match="no sample"):
+            samples[at]
+    with pytest.raises(IndexError, match="no sample 3"):
+        samples.take([0, 3])
+    assert samples[np.int64(1)].id == "1"
+    assert samples != [samples[0], samples[1], samples[2]]
+
+
+def test_more_samples_than_one_batch():
+    samples = Samples.of(map(sample, range(10_000)))
+    assert samples[9_999].id == "9999"
+    assert [row.id for row in samples][4095:4097] == ["4095", "4096"]
+
+
+def test_where_and_take():
+    ct, mri = {"modality": Modality.CT}, {"modality": Modality.MRI, "question_type": QuestionType.GRADING}
+    samples = Samples.of([sample(0, split="train", **ct), sample(1, split="test", **mri), sample(2, **mri)])
+    assert [row.id for row in samples.where(modality="mr")] == ["1", "2"]
+    assert [row.id for row in samples.where(modality=Modality.MRI, question_type="LG", split="test")] == ["1"]
+    assert len(samples.where(split="val")) == 0
+    assert samples.where() == samples
+    assert [row.id for row in samples.take([2, 0, 2])] == ["2", "0", "2"]
+    with pytest.raises(DataError, match="unknown modality 'MRT'"):
+        samples.where(modality="MRT")
+
+
+def test_counts():
+    rows = [
+        sample(0, options=("Left", "Right"), split="train", group="a", source="s", modality=Modality.CT),
+        replace(sample(1, options=("Left", "Right"), group="a"), images=("0.png", "1.png")),
+        sample(2, kind=Kind.OPEN),
+    ]
+    assert Samples.of(rows).counts() == {
+        "n": 3,
+        "images": 3,
+        "by_split": {"none": 2, "train": 1},
+        "by_modality": {"CT": 1, "unknown": 2},
+        "by_question_type": {"unknown": 3},
+        "by_source": {"": 2, "s": 1},
+        "by_kind": {"choice": 2, "open": 1},
+        "options": {0: 1, 2: 2},
+        "groups": 1,
+    }
+    assert Samples.of([]).counts()["n"] == 0
+
+
+# --- images ---
+
+
+@pytest.mark.parametrize("name", ["x.jpeg", "x.png", "x.tiff", "x.webp"])
+@pytest.mark.parametrize(("orientation", "corner"), [(1, (0, 0)), (3, (5, 3)), (6, (3, 0)), (8, (0, 5))])
+def test_an_image_is_turned_upright_and_its_size_with_it(tmp_path, name, orientation, corner):
+    image, exif = Image.new("RGB", (6, 4)), Image.Exif()
+    image.putpixel((0, 0), (255, 255, 255))
+    exif[0x0112] = orientation
+    image.save(tmp_path / name, exif=exif, quality=100)
+    opened = open_image(str(tmp_path / name))
+    assert opened.size == image_size(str(tmp_path / name)) == ((6, 4) if orientation < 5 else (4, 6))
+    assert opened.getpixel(corner)[0] > 128
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 2048, 4095]], np.uint16), [0, 128, 255]),
+        (np.array([[0, 32768, 65535]], np.uint16), [0, 128, 255]),
+        (np.array([[0, 100, 200]], np.uint16), [0, 100, 200]),
+        (np.array([[0, 0, 0]], np.uint16), [0, 0, 0]),
+        (np.array([[-1000, 0, 1000]], np.int32), [0, 128, 255]),
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
+        (np.array([[0.0, np.nan, 1.0]], np.float32), [0, 0, 255]),
+    ],
+)
+def test_deep_greys_become_eight_bits(tmp_path, values, expected):
+    Image.fromarray(values).save(tmp_path / "x.tiff")
+    opened = open_image(str(tmp_path / "x.tiff"))
+    assert opened.mode == "RGB"
+    assert np.asarray(opened)[0].tolist() == [[value] * 3 for value in expected]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    Image.new("RGB", (2, 2), "white").convert("L" if mode in ("I;16", "PA") else mode).convert(mode).save(tmp_path / "x.tiff")
+    assert open_image(str(tmp_path / "x.tiff")).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_what_is_transparent_shows_white(tmp_path):
+    Image.new("RGBA", (2, 2), (9, 9, 9, 0)).save(tmp_path / "rgba.png")
+    palette = Image.new("P", (2, 2), 0)
+    palette.putpalette([9, 9, 9])
+    palette.save(tmp_path / "palette.png", transparency=0)
+    for name in ("rgba.png", "palette.png"):
+        assert open_image(str(tmp_path / name)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_the_hash_is_of_what_an_image_shows(tmp_path):
+    pixels = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    for name, values in {"a.png": pixels, "a.bmp": pixels, "b.png": pixels + 1, "c.png": pixels.reshape(6, 4)}.items():
+        Image.fromarray(values).save(tmp_path / name)
+    one, same, other, reshaped = (image_sha256(str(tmp_path / name)) for name in ("a.png", "a.bmp", "b.png", "c.png"))
+    assert one == same
+    assert len({one, other, reshaped}) == 3
+
+
+def test_a_phantom_is_drawn():
+    reference = load_data({"name": "phantoms", "seed": 3, "train": 1, "val": 0, "test": 0})[0].images[0]
+    assert image_size(reference) == open_image(reference).size == (56, 56)
+    assert image_sha256(reference) == image_sha256(reference)
+
+
+@pytest.mark.parametrize("function", [open_image, image_size, image_sha256])
+def test_an_image_that_cannot_be_opened_is_named(tmp_path, function):
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "page.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    for name, message in (
+        ("none.png", "no such image file"),
+        (".", "no such"),
+        ("text.png", "decoded"),
+        ("page.eps", "decoded"),
+    ):
+        with pytest.raises(DataError) as error:
+            function(str(tmp_path / name))
+        assert str(tmp_path / name) in str(error.value)
+        assert message in str(error.value)
+
+
+def test_a_truncated_image_is_named(tmp_path):
+    for name in ("x.png", "x.jpeg", "x.tiff"):
+        file = tmp_path / name
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(file)
+        file.write_bytes(file.read_bytes()[:2000])
+        with pytest.raises(DataError, match=r"cannot be decoded.*convert it to PNG"):
+            open_image(str(file))
+
+
+def test_too_many_pixels_are_refused_before_decoding(tmp_path, monkeypatch):
+    Image.new("1", (15_000, 15_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(DataError, match=r"bomb\.png: the image is too large"):
+        open_image(str(tmp_path / "bomb.png"))
+    Image.new("1", (30, 20)).save(tmp_path / "x.png")
+    monkeypatch.setattr(images_module, "MAX_PIXELS", 599)
+    with pytest.raises(DataError, match="30 x 20 pixels"):
+        image_size(str(tmp_path / "x.png"))

@@ -39,9 +39,7 @@ class Run:
     @classmethod
     def create(cls, path: str | Path, kind: str, **facts: Any) -> "Run":
         """A fresh run folder of `kind` (train | eval | study). Errors: RunError where the folder exists and is not empty."""
-        path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"{path} exists. Name another folder with --out, or remove it.")
+        path = require_free(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, {"kind": kind, "state": "running", "started": now(), **environment(), **facts})
         run.save()
@@ -120,6 +118,14 @@ class Run:
     def name(self) -> str:
         """The folder's name."""
         return self.path.resolve().name
+
+
+def require_free(path: str | Path) -> Path:
+    """`path`, where a run may be made. Errors: RunError where something is there already."""
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{path} exists. Name another folder with --out, or remove it.")
+    return path
 
 
 def write_json(path: Path, value: Any) -> None:

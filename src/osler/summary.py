@@ -70,7 +70,7 @@ def cell(records: Sequence[Record], prior: OptionPrior | None = None) -> Cell:
         accuracy=_accuracy(records, strict),
         lenient=_accuracy(records, lenient),
         floor=floor_accuracy(prior, judged) if prior else None,
-        unparseable=sum(record.parsed.answer is None for record in records),
+        unparseable=sum(_unparseable(record) for record in records),
         unjudged=strict.count(Outcome.UNJUDGED),
         truncated=sum(record.truncated for record in records),
     )
@@ -105,6 +105,11 @@ def summarise(records: Sequence[Record], prior: OptionPrior | None = None) -> di
         "mean_tokens": sum(record.tokens for record in records) / len(records) if records else None,
         **{f"by_{axis}": {label: part.to_json() for label, part in cells(records, axis, prior).items()} for axis in AXES},
     }
+
+
+def _unparseable(record: Record) -> bool:
+    """Whether the strict reading found no possible answer: the form was broken, or what stands in it is none."""
+    return record.verdict.compared is None and record.verdict.outcome is not Outcome.UNJUDGED
 
 
 def _outcome(answer: str | None, outcome: Outcome) -> Outcome:

@@ -165,7 +165,7 @@ def _kind(row: _Row, options: tuple[str, ...], golds: tuple[str, ...]) -> Kind:
     if row.kind is None:
         return legal[0]
     if row.kind not in list(Kind):
-        raise DataError(unknown("kind", row.kind, Kind))
+        raise DataError(unknown("kind", row.kind, map(str, Kind)))
     if row.kind not in legal:
         raise DataError(f"the kind {row.kind!r} does not go with its options and gold, which make it {legal[0].value!r}.")
     return Kind(row.kind)

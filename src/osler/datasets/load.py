@@ -104,14 +104,16 @@ def find_adapter(name: str) -> Adapter:
         return found
     module, _, function = found.partition(":")
     problem = f"{unknown('data set', module, DATASETS)} A function of your own is named package.module:function."
-    if not function:
+    if not ((own := _FUNCTION.fullmatch(found)) and own["name"] == found):
         raise DataError(problem)
     try:
-        adapter: Adapter = getattr(import_module(module), function)
-    except (ModuleNotFoundError, AttributeError) as error:
-        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+        adapter: Adapter | None = getattr(import_module(module), function, None)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
             raise  # the module is there; what is missing is something that it imports
-        raise DataError(f"{problem} ({error})") from error
+        raise DataError(problem) from error
+    if adapter is None:
+        raise DataError(f"the module {module!r} has no function {function!r}. {problem}")
     return adapter
 
 

@@ -148,12 +148,12 @@ def kinds_of(options: Sequence[str], golds: Iterable[str]) -> tuple[Kind, ...]:
 def known_modality(label: str | None) -> Modality:
     """The modality that `label` names, `UNKNOWN` where it says so or is absent. Errors: DataError with the nearest."""
     if (found := modality_of(label)) is None:
-        raise DataError(unknown("modality", label, Modality))
+        raise DataError(unknown("modality", label, map(str, Modality)))
     return found
 
 
 def known_question_type(label: str | None) -> QuestionType:
     """The question type that `label` names, `UNKNOWN` where it says so or is absent. Errors: DataError with the nearest."""
     if (found := question_type_of(label)) is None:
-        raise DataError(unknown("question type", label, QuestionType))
+        raise DataError(unknown("question type", label, map(str, QuestionType)))
     return found

@@ -93,7 +93,7 @@ def load_policy(spec: str, images: ImageSettings | None = None, dtype: str = "au
     run without an adapter.
     """
     if spec.startswith("run:"):
-        folder, step = _split_step(spec.removeprefix("run:"))
+        folder, step = split_step(spec.removeprefix("run:"))
         recipe = Run.open(folder).manifest["recipe"]
         start = load_policy(recipe["init"] or recipe["model"], images, dtype, device)
         return VLM(spec, merge_adapter(start, adapter_of(folder, step)), start.processor, start.family)
@@ -214,7 +214,8 @@ def _special_ids(tokenizer: Any) -> list[int]:
     return [index for index, token in tokenizer.added_tokens_decoder.items() if token.special]
 
 
-def _split_step(spec: str) -> tuple[Path, str | None]:
+def split_step(spec: str) -> tuple[Path, str | None]:
+    """The run folder and the step of `DIR[@last|best|STEP]`."""
     folder, at, step = spec.rpartition("@")
     return (Path(folder), step) if at and (step in ("last", "best") or step.isdigit()) else (Path(spec), None)
 

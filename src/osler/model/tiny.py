@@ -52,7 +52,9 @@ CAPTION_REQUEST = "Describe the image."
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
-{%- if loop.first and message['role'] != 'system' -%}{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{%- endif -%}
+{%- if loop.first and message['role'] != 'system' -%}
+{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}
+{%- endif -%}
 {{ '<|im_start|>' + message['role'] + '\\n' }}
 {%- if message['content'] is string -%}{{ message['content'] }}
 {%- else -%}

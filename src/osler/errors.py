@@ -42,7 +42,7 @@ class RunError(OslerError):
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """One sentence: `name` is no `kind`, the nearest known one, and the whole list."""
-    names = sorted(known)
+    names = sorted(map(str, known))
     near = get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
+    return f"unknown {kind} {str(name)!r}.{hint} Known: {', '.join(names)}."

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from osler.canvas import SIZE_PX
-from osler.datasets.phantoms import caption, samples
+from osler.datasets.phantoms import describe, samples
 from osler.drawing import ANATOMY, GRADES, LOCATIONS, SPLITS, Case, draw_case, draw_phantom, phantom_case, phantom_generator
 from osler.errors import DataError
 from osler.lesions import LESIONS
@@ -174,8 +174,14 @@ def test_options_do_not_give_the_answer_away(question_type, many_samples):
     assert max(letters.values()) < 1.2 * min(letters.values())
 
 
-def test_captions_use_the_words_of_the_questions():
+def test_descriptions_use_the_words_of_the_rationales():
     case = Case(Modality.CT, "chest", "lung nodule", "mild", "upper left")
-    assert caption(case) == "CT of the chest. Finding: lung nodule. Severity: mild. Location: upper left."
+    assert describe(case) == [
+        "The modality is CT.",
+        "The anatomy is the chest.",
+        "The diagnosis is lung nodule.",
+        "The severity is mild.",
+        "The location is upper left.",
+    ]
     normal = Case(Modality.OCT, "macula", "normal", "none", "no lesion")
-    assert caption(normal) == "OCT of the macula. Finding: normal. Severity: none. Location: no lesion."
+    assert describe(normal) == ["The modality is OCT.", "The anatomy is the macula.", "The diagnosis is normal."]

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ import numpy as np
 from osler.config import Chain, DataSettings, ImageSettings, Recipe, Spec
 from osler.datasets.load import load_data
 from osler.datasets.samples import Samples
-from osler.errors import DataError, RecipeError, RunError
+from osler.errors import DataError, RecipeError, RunError, unknown
 from osler.floor import OptionPrior, clusters_of
 from osler.grading import grader
 from osler.images import open_image
 from osler.progress import bar, console
+from osler.report import write_report
 from osler.rewards import reward_of
 from osler.runs import Run, default_path, require_free
 from osler.schema import Sample
@@ -58,6 +59,12 @@ class Trial:
         """How a model that `recipe` trained was asked in training."""
         longest = recipe.eval_max_tokens or recipe.rollout.max_tokens
         return cls(recipe.strategy, recipe.answer_form, longest, recipe.images, recipe.dtype, recipe.threads)
+
+    def with_changes(self, **changes: Any) -> "Trial":
+        """This trial with what is given (not None) changed. Errors: RecipeError for an answer form that is none."""
+        if changes.get("answer_form") not in (None, "letter", "text"):
+            raise RecipeError(unknown("answer form", changes["answer_form"], ("letter", "text")))
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
 def check(recipe: Recipe) -> None:
@@ -227,6 +234,12 @@ def run_chain(chain: Chain, out: str | Path | None = None) -> ChainResult:
             trained[name] = train(_resolve(recipe, study, trained), study.path / name)
             evaluated[name] = _evaluate_stage(study, name, f"run:{trained[name].path}", recipe)
     return ChainResult(study, trained, evaluated)
+
+
+def finish_chain(result: ChainResult) -> Path:
+    """The report of a chain, written beside its summary.json: every evaluation's numbers by stage."""
+    result.run.finish({name: run.summary for name, run in result.evaluated.items()})
+    return write_report([*result.trained.values(), *result.evaluated.values()], result.run.path / "report.html")
 
 
 def _evaluate_stage(study: Run, name: str, model: str, recipe: Recipe) -> Run:

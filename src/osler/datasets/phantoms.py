@@ -63,9 +63,13 @@ def questions(reference: str) -> Iterator[Sample]:
             yield _sample(reference, case, question_type, question)
 
 
-def caption(case: Case) -> str:
-    """Everything there is to see, in the words that the questions use."""
-    return f"{case.modality} of the {case.anatomy}. Finding: {case.disease}. Severity: {case.grade}. Location: {case.location}."
+def describe(case: Case) -> list[str]:
+    """Everything there is to see, a sentence a finding, in the words that the questions and rationales use."""
+    return [
+        question.rationale.format(getattr(case, question.finding))
+        for question in QUESTIONS.values()
+        if case.has_lesion or not question.needs_lesion
+    ]
 
 
 def _sample(reference: str, case: Case, question_type: QuestionType, question: _Question) -> Sample:

@@ -13,12 +13,13 @@ advantage is 0, and it still counts in the loss's denominator, as it has tokens.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from osler.config import Recipe
@@ -38,8 +39,7 @@ LOSS_TYPE = {"sequence": "grpo", "constant": "dr_grpo", "token": "dapo"}
 def train_grpo(recipe: Recipe, vlm: VLM, samples: Sequence[Sample], strategy: Strategy, grader: Grader, run: Run) -> None:
     """Train a fresh LoRA on `vlm`; write metrics, rollouts, checkpoints and the adapter to `run`."""
     scorer = Scorer(recipe, samples, strategy, grader)
-    with bar("GRPO", recipe.max_steps) as tick, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*use_reentrant.*|.*torch.utils.checkpoint.*")
+    with bar("GRPO", recipe.max_steps) as tick, quiet():
         trainer = RecordingTrainer(
             model=vlm.model,
             processing_class=vlm.processor,
@@ -49,9 +49,18 @@ def train_grpo(recipe: Recipe, vlm: VLM, samples: Sequence[Sample], strategy: St
             peft_config=lora_config(vlm, recipe.lora),
             callbacks=[RunCallback(run, recipe.save_steps, tick, "reward")],
         )
+        trainer.remove_callback(PrinterCallback)  # it would print every step to stdout, which belongs to results
         trainer.on_rollouts = lambda advantages, step: run.append("rollouts", *scorer.rollouts(advantages, step))
         trainer.train()
     trainer.model.save_pretrained(str(run.path / "adapter"))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of TRL's and transformers' own making; anything else still shows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|trl\.|peft\.")
+        yield
 
 
 def grpo_config(recipe: Recipe, vlm: VLM, run: Run) -> GRPOConfig:

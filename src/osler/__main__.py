@@ -1,0 +1,5 @@
+"""`python -m osler` is `osler`."""
+
+from osler.cli import main
+
+main()

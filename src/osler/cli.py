@@ -1,0 +1,244 @@
+"""The command line: parsing and printing only. Everything heavy is imported inside the command that needs it.
+
+Tables and words for people go to stdout, progress and logs to stderr; with --json stdout holds exactly one JSON object.
+An error that the user can put right is one line on stderr and exit code 2.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from osler import __version__
+from osler.errors import OslerError
+
+app = typer.Typer(
+    name="osler",
+    help="Fine-tune medical vision-language models with reinforcement learning, and measure whether they looked.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
+app.add_typer(data_app, name="data")
+
+Out = Annotated[Path | None, typer.Option(help="Run folder to make; default runs/NAME-TIMESTAMP.")]
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
+
+
+def main() -> None:
+    """The entry point: `app`, with osler's own errors as one line and exit code 2."""
+    sys.path.append("")  # a user's own package.module:function beside the recipe
+    try:
+        app()
+    except OslerError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        typer.secho("interrupted; what was written is in the run folder.", err=True)
+        raise SystemExit(130) from None
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Start with `osler quickstart`, then `osler doctor`."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def quickstart(out: Out = None, seed: Annotated[int, typer.Option(min=0)] = 0, as_json: Json = False) -> None:
+    """Train and compare base, SFT and GRPO on drawn images, in minutes, on a CPU."""
+    _calm()
+    from osler import quickstart as job
+
+    _, summary = job.quickstart(out, seed)
+    if as_json:
+        _print_json(summary)
+        return
+    columns = ("model", "accuracy", "format", "thought names the gold")
+    _print_table(f"Unseen images, seed {seed}", columns, job.table(summary))
+    for line in job.notes(summary)["headline"]:
+        typer.echo(line)
+    typer.echo(
+        f"{summary['wall_s']:.0f} s, {summary['peak_mb']:.0f} MB at most. What this can and cannot show: see the report."
+    )
+    typer.echo(summary["report"])
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (medr1/think).")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted keys: lora.r=8.")] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Run a recipe: one stage, or a chain of stages with the base and each stage evaluated."""
+    from osler.config import Chain, load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    _calm()
+    from osler import pipeline
+
+    if not isinstance(loaded, Chain):
+        run = pipeline.train(loaded, out)
+        _print_json({"run": str(run.path), **run.summary}) if as_json else _print_training(run.path, run.summary)
+        return
+    result = pipeline.run_chain(loaded, out)
+    report_file = pipeline.finish_chain(result)
+    if as_json:
+        _print_json(result.run.summary)
+        return
+    _print_evaluations({name: run.summary for name, run in result.evaluated.items()})
+    typer.echo(str(report_file))
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Option(help="tiny, a folder, a hub name, run:DIR[@last|best|STEP], or peft:DIR.")],
+    data: Annotated[str, typer.Option(help="NAME, NAME:PATH or NAME:PATH?images=ROOT.")],
+    split: str = "test",
+    strategy: Annotated[str | None, typer.Option(help="think, nothink, nothink_raw, think_after; default as trained.")] = None,
+    answer_form: Annotated[str | None, typer.Option(help="letter or text; default as trained.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the evaluation in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a model on a split: records, accuracy with interval and floor."""
+    _calm()
+    from osler import pipeline
+
+    trial = pipeline.trial_of(model).with_changes(strategy=strategy, answer_form=answer_form, max_tokens=max_tokens)
+    run = pipeline.evaluate(model, data, trial, split, out, resume=resume)
+    if as_json:
+        _print_json({"run": str(run.path), **run.summary})
+        return
+    _print_evaluations({run.manifest["model"]["label"]: run.summary})
+    for axis in ("modality", "question_type", "source"):
+        _print_evaluations(run.summary[f"by_{axis}"], title=f"by {axis.replace('_', ' ')}")
+    typer.echo(str(run.path))
+
+
+@app.command()
+def matrix(
+    runs: Annotated[list[Path], typer.Argument(help="Evaluation runs.")],
+    axis: Annotated[str, typer.Option(help="modality, question_type or source.")] = "modality",
+    csv: Annotated[Path | None, typer.Option(help="Also write the cells here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The source x target table of evaluation runs."""
+    from osler.matrix import build_matrix
+    from osler.runs import Run
+
+    built = build_matrix([Run.open(path) for path in runs], axis)
+    if csv:
+        csv.write_text(built.to_csv(), encoding="utf-8")
+    if as_json:
+        _print_json(built.to_json())
+        return
+    rows = [[label, *(_cell(built.cells[label][column]) for column in built.columns)] for label in built.rows]
+    _print_table(f"Accuracy in % [95 % interval] (n), floor; by {axis}", ("trained on", *built.columns), rows)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Train and evaluation runs.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
+) -> None:
+    """One self-contained HTML file about any runs."""
+    from osler.report import write_report
+    from osler.runs import Run
+
+    typer.echo(str(write_report([Run.open(path) for path in runs], output)))
+
+
+@data_app.command("show")
+def show(spec: Annotated[str, typer.Argument(help="NAME, NAME:PATH or NAME:PATH?images=ROOT.")], as_json: Json = False) -> None:
+    """How many rows a data set has, and of what."""
+    from osler.datasets.load import load_data
+
+    counts = load_data(spec).counts()
+    if as_json:
+        _print_json(counts)
+        return
+    totals = {name: value for name, value in counts.items() if not isinstance(value, dict)}
+    _print_table(spec, tuple(totals), [[str(value) for value in totals.values()]])
+    for name, parts in counts.items():
+        if isinstance(parts, dict):
+            _print_table("", (name, "rows"), [[str(label), str(count)] for label, count in parts.items()])
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Versions, device, memory, and what is missing; exit code 2 where a GPU is there that torch cannot see."""
+    from osler.doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json(findings)
+    else:
+        _print_table("osler doctor", ("what", "found"), [[k, str(v)] for k, v in findings.items() if k != "problems"])
+        for problem in findings["problems"]:
+            typer.secho(problem, fg="red", err=True)
+    if findings["problems"]:
+        raise typer.Exit(2)
+
+
+def _calm() -> None:
+    """Keep libraries' bars and notices off the terminal; osler shows its own."""
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _print_training(path: Path, summary: dict[str, Any]) -> None:
+    rows = [[key, f"{v['first']:.3f} -> {v['last']:.3f}" if isinstance(v, dict) else str(v)] for key, v in summary.items()]
+    _print_table("Trained", ("what", "value"), rows)
+    typer.echo(str(path))
+
+
+def _print_evaluations(summaries: dict[str, dict[str, Any]], title: str = "Evaluated") -> None:
+    columns = (title, "accuracy", "lenient", "floor", "unparseable", "unjudged", "truncated")
+    rows = [
+        [name, *(_estimate(s[key]) for key in ("accuracy", "lenient", "floor")), *(str(s[key]) for key in columns[4:])]
+        for name, s in summaries.items()
+    ]
+    _print_table("", columns, rows)
+
+
+def _estimate(value: dict[str, Any] | None) -> str:
+    from osler.stats import Estimate
+
+    return str(Estimate(**value)) if value else "-"
+
+
+def _cell(cell: Any) -> str:
+    if not cell.n:
+        return ""
+    a, floor = cell.accuracy, cell.floor
+    text = f"{100 * a.value:.1f} [{100 * a.ci_low:.1f}, {100 * a.ci_high:.1f}] ({a.n})"
+    return text + (f", floor {100 * floor.value:.1f}" if floor and floor.n else "") + (" n<100" if cell.small else "")

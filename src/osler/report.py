@@ -1,0 +1,313 @@
+"""Runs -> one HTML file that can be mailed: how accurate, where, how it was trained, and what the model really wrote.
+
+The page loads nothing: plotly.js, styles and images are inside it, and a policy in its head forbids any request. It is the
+same, byte for byte, for the same runs. References of images are never on it, as they may hold the label: a rollout or a
+record is named by its line in the run's files instead. Examples are picked by even spacing, never by how they look.
+"""
+
+import base64
+import io
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from plotly.offline import get_plotlyjs
+
+from osler.charts import COLOURS, Chart, accuracy_chart, curves, heat_map, scale_stops
+from osler.errors import DataError, RunError
+from osler.floor import clusters_of
+from osler.images import open_image
+from osler.matrix import build_matrix
+from osler.runs import Run
+from osler.schema import Outcome, Record
+from osler.stats import Estimate, paired_difference
+from osler.summary import AXES
+
+THUMBNAIL_PX = 224
+GROUPS, OF_A_GROUP = 10, 4
+"""Groups of rollouts on a page, over all runs, and the completions shown of each."""
+ANSWERS, DISAGREEMENTS = 24, 6
+"""Records shown of the last evaluation, and of each way in which two evaluations disagree."""
+METHODS = {"grpo": "Reinforcement learning (GRPO)", "sft": "Supervised fine-tuning (SFT)"}
+STATES = {"running": "had not finished when this page was written", "interrupted": "was interrupted", "failed": "failed"}
+ABOVE = "The accuracy lies above that floor, beyond both intervals: more than the texts alone give away."
+OVERLAP = "The accuracy is not clearly above that floor: this does not show that the model looked at the image."
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation run, what it is called on the page, and the numbers of its summary.json."""
+
+    label: str
+    run: Run
+    accuracy: Estimate
+    lenient: Estimate
+    floor: Estimate | None
+    format_rate: Estimate
+    mean_tokens: float | None
+    counts: dict[str, int]
+
+    @classmethod
+    def read(cls, label: str, run: Run) -> Self:
+        """The evaluation `run`. Errors: RunError where it has not finished."""
+        summary = run.summary
+        parts = {key: Estimate(**summary[key]) for key in ("accuracy", "lenient", "format_rate")}
+        floor = Estimate(**summary["floor"]) if summary["floor"] else None
+        counts = {key: summary[key] for key in ("unparseable", "unjudged", "truncated")}
+        return cls(label, run, floor=floor, mean_tokens=summary["mean_tokens"], counts=counts, **parts)
+
+    def records(self) -> list[Record]:
+        """The evaluated samples, as they stand in the run folder."""
+        return [Record.from_json(row) for row in self.run.rows("records")]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Completions of one prompt in one step: `shown` of all `size`, from the lowest reward to the highest."""
+
+    phase: str
+    step: int
+    line: int
+    size: int
+    prompt: str
+    gold: str
+    images: list[str]
+    shown: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A record of an evaluation, by its line in records.jsonl; `right` is None where the grader could not judge it."""
+
+    line: int
+    record: Record
+    right: bool | None
+    gold: str
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Two evaluations on the same rows. `counts` by (first right, last right); `pairs` are examples of the unequal ones."""
+
+    first: str
+    last: str
+    difference: Estimate
+    counts: dict[tuple[bool, bool], int]
+    pairs: list[tuple[Answer, Answer]]
+
+
+def write_report(runs: Sequence[Run], file: Path, notes: Mapping[str, Any] | None = None) -> Path:
+    """`file`, written: one HTML page about any mix of train and eval `runs`, in the order given.
+
+    `notes` may hold `title` (text), `headline` and `caveats` (lists of sentences) and `table` ({"columns": [...], "rows":
+    [[...]]}, its first column naming the rows). An evaluation that has not finished is named, and counted nowhere.
+    Errors: RunError for a run of another kind, one that is damaged, or an evaluation given twice.
+    """
+    wrong = next((run for run in runs if run.manifest["kind"] not in ("train", "eval")), None)
+    if wrong:
+        raise RunError(f"{wrong.path} is of kind {wrong.manifest['kind']!r}: a report is about train and eval runs.")
+    trained, evaluating = _labelled(runs, "train"), _labelled(runs, "eval")
+    evaluated = [Evaluation.read(label, run) for label, run in evaluating.items() if (run.path / "summary.json").is_file()]
+    page = _template().render(
+        notes={"title": "osler report", "headline": [], "table": None, "caveats": [], **(notes or {})},
+        plotly_js=get_plotlyjs(),
+        summary=in_words(trained, evaluated),
+        unfinished=_unfinished([*trained.items(), *evaluating.items()]),
+        evaluated=evaluated,
+        chart=accuracy_chart({e.label: e.accuracy for e in evaluated}, {e.label: e.floor for e in evaluated if e.floor}),
+        matrices=_matrices(evaluated),
+        scale_stops=scale_stops(),
+        training=_training(trained),
+        rollouts={label: groups(run, max(3, GROUPS // len(trained))) for label, run in trained.items()},
+        answers=answers(evaluated[-1]) if evaluated else [],
+        disagreement=disagreement(evaluated[0], evaluated[-1]) if len(evaluated) > 1 else None,
+        provenance=[(label, run, facts(run), _recipe(run)) for label, run in (*trained.items(), *evaluating.items())],
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page, encoding="utf-8")
+    return file
+
+
+def in_words(trained: Mapping[str, Run], evaluated: Sequence[Evaluation]) -> list[str]:
+    """What the page comes to, in a few plain sentences."""
+    words = [f"This page is about {_count(len(trained), 'training run')} and {_count(len(evaluated), 'finished evaluation')}."]
+    if not evaluated:
+        return [*words, "Without a finished evaluation it says nothing about accuracy."]
+    last = evaluated[-1]
+    words.append(f"{last.label}, evaluated last, answers {last.accuracy} (95 % interval in brackets).")
+    if not last.floor or not last.floor.n:
+        return [*words, "No floor is known for it: how much of that the questions give away by themselves is open."]
+    words.append(f"On the same rows the best attacker that never sees the image scores {last.floor}.")
+    above = (last.accuracy.ci_low or 0.0) > (last.floor.ci_high or 1.0)
+    return [*words, ABOVE if above else OVERLAP]
+
+
+def groups(run: Run, count: int) -> list[Group]:
+    """`count` groups of `run`, evenly spaced from the first step to the last; fewer where it has fewer."""
+    numbered = enumerate(run.rows("rollouts"), 1)
+    found = [list(group) for _, group in groupby(numbered, lambda item: (item[1]["step"], item[1]["sample_id"]))]
+    chosen = evenly(found, count)
+    return [_group(group, ("early", "middle", "late")[3 * k // len(chosen)]) for k, group in enumerate(chosen)]
+
+
+def _group(numbered: Sequence[tuple[int, dict[str, Any]]], phase: str) -> Group:
+    line, first = numbered[0]
+    ranked = sorted((row for _, row in numbered), key=lambda row: -float("inf") if row["reward"] is None else row["reward"])
+    shared = {key: first[key] for key in ("step", "prompt", "gold", "images")}
+    return Group(phase=phase, line=line, size=len(ranked), shown=evenly(ranked, OF_A_GROUP), **shared)
+
+
+def answers(evaluation: Evaluation) -> list[tuple[str, int, list[Answer]]]:
+    """Examples of right, wrong and unjudged records: a title, how many there are, and those shown, evenly spaced."""
+    read = _answers(evaluation.records())
+    kinds = [
+        (title, [a for a in read if a.right is right])
+        for title, right in (("Right", True), ("Wrong", False), ("Unjudged", None))
+    ]
+    present = [(title, found) for title, found in kinds if found]
+    return [(title, len(found), evenly(found, ANSWERS // len(present))) for title, found in present]
+
+
+def _answers(records: Iterable[Record]) -> list[Answer]:
+    return [Answer(line, record, _right(record), _gold(record)) for line, record in enumerate(records, 1)]
+
+
+def _right(record: Record) -> bool | None:
+    """Whether `record` counts as right; None where it was not judged. Without an answer to judge it is wrong."""
+    if record.parsed.answer is None:
+        return False
+    return None if record.verdict.outcome is Outcome.UNJUDGED else record.verdict.outcome is Outcome.CORRECT
+
+
+def _gold(record: Record) -> str:
+    gold, text = record.verdict.gold, record.sample.golds[0]
+    return gold if gold == text else f"{gold} ({text})"
+
+
+def disagreement(first: Evaluation, last: Evaluation) -> Disagreement | None:
+    """Where `first` and `last` differ on the samples that both judged; None where they share none."""
+    before = {answer.record.sample.id: answer for answer in _answers(first.records()) if answer.right is not None}
+    after = {answer.record.sample.id: answer for answer in _answers(last.records()) if answer.right is not None}
+    pairs = [(before[key], after[key]) for key in before if key in after]
+    if not pairs:
+        return None
+    scores = [(bool(a.right), bool(b.right)) for a, b in pairs]
+    clusters = clusters_of([a.record.sample for a, _ in pairs])
+    ways = ((False, True), (True, False))
+    examples = [
+        evenly([pair for pair, way in zip(pairs, scores, strict=True) if way == unequal], DISAGREEMENTS) for unequal in ways
+    ]
+    return Disagreement(
+        first=first.label,
+        last=last.label,
+        difference=paired_difference([b for _, b in scores], [a for a, _ in scores], clusters),
+        counts={(a, b): scores.count((a, b)) for a in (True, False) for b in (True, False)},
+        pairs=[pair for found in examples for pair in found],
+    )
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """What a reader needs to repeat `run`: everything in its manifest but the recipe, which has a place of its own."""
+    rest = {key: value for key, value in run.manifest.items() if key not in ("kind", "recipe", "command")}
+    command = shlex.join(run.manifest.get("command", []))
+    seed = run.manifest.get("recipe", {}).get("seed")
+    known = {"command": command} | ({} if seed is None else {"seed": seed}) | rest
+    return [(key.replace("_", " "), _plain(value)) for key, value in known.items()]
+
+
+def _plain(value: Any) -> str:
+    """`value` on one line; the table of a floor's attacker, which is long and says nothing to a reader, is left out."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(inner)}" for key, inner in value.items() if key != "option_prior")
+    if isinstance(value, list):
+        return " + ".join(_plain(inner) for inner in value[:12]) + (f" and {len(value) - 12} more" if len(value) > 12 else "")
+    return "none" if value is None else str(value)
+
+
+def _recipe(run: Run) -> str:
+    recipe = run.manifest.get("recipe")
+    return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else ""
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """`count` of `items` with the first, the last and even gaps between; all of them where there are no more."""
+    if len(items) <= count:
+        return list(items)
+    return [items[round(k * (len(items) - 1) / max(1, count - 1))] for k in range(count)]
+
+
+def thumbnail(reference: str) -> str | None:
+    """The image as a small JPEG in a data URI; None where it cannot be opened any more."""
+    try:
+        image = open_image(reference)
+    except DataError:
+        return None
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _labelled(runs: Sequence[Run], kind: str) -> dict[str, Run]:
+    """The runs of `kind` by a model's label or a run's name; where several share that, with the folder behind it."""
+    chosen = [run for run in runs if run.manifest["kind"] == kind]
+    plain = [run.manifest["model"]["label"] if kind == "eval" else run.name for run in chosen]
+    named = [f"{label} ({run.name})" for label, run in zip(plain, chosen, strict=True)]
+    placed = [f"{label} ({run.path.resolve().parent.name}/{run.name})" for label, run in zip(plain, chosen, strict=True)]
+    numbered = [f"{label} #{k}" for k, label in enumerate(placed, 1)]
+    choices = (plain, named, placed, numbered)
+    return {next(names[k] for names in choices if names.count(names[k]) == 1): run for k, run in enumerate(chosen)}
+
+
+def _unfinished(runs: Iterable[tuple[str, Run]]) -> list[str]:
+    """A sentence for each of `runs` that is not done, and what follows from it."""
+    states = [(label, run, run.manifest["state"]) for label, run in runs if run.manifest["state"] != "done"]
+    return [f"{run.manifest['kind']} run {label} {STATES[state]}: {_consequence(run)}." for label, run, state in states]
+
+
+def _consequence(run: Run) -> str:
+    if run.manifest["kind"] == "train":
+        return "what it wrote until then is shown"
+    if (run.path / "summary.json").is_file():
+        return "its numbers are complete"
+    return f"the {_count(len(run.rows('records')), 'record')} that it wrote until then are counted nowhere"
+
+
+def _matrices(evaluated: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """The matrix of each axis; that of sources only where there are several."""
+    built = [build_matrix([e.run for e in evaluated], axis) for axis in AXES] if evaluated else []
+    shown = [matrix for matrix in built if matrix.axis != "source" or len(matrix.columns) > 1]
+    return [{"axis": m.axis.replace("_", " "), "columns": m.columns, "lines": heat_map(m)} for m in shown]
+
+
+def _training(trained: Mapping[str, Run]) -> list[tuple[str, list[tuple[str, str]], list[Chart]]]:
+    """For each method: its name, its runs with their colours, and its charts. Methods count steps and losses differently."""
+    sections = []
+    for method in METHODS:
+        runs = {label: run for label, run in trained.items() if run.manifest["recipe"]["method"] == method}
+        if runs:
+            legend = [(label, COLOURS[k % len(COLOURS)]) for k, label in enumerate(runs)]
+            sections.append((METHODS[method], legend, curves(runs, f"curve-{method}")))
+    return sections
+
+
+def _template() -> Template:
+    loader = PackageLoader("osler")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.globals["thumbnail"] = thumbnail
+    environment.filters["percent"] = _percent
+    return environment.get_template("report.html.jinja")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"

@@ -19,6 +19,12 @@ SAMPLES = [sample for index in range(24) for sample in questions(f"phantom:test/
 PRIOR = OptionPrior({"cyst": (3, 4)})
 THINK, GRADE = strategy_of("think"), grader("letter")
 ATTACK = "<think><script>alert(1)</script></think>"
+NOTES = {
+    "title": "A & B",
+    "headline": ["It <i>looks</i>."],
+    "caveats": ["Phantoms teach no medicine."],
+    "table": {"columns": ["model", "accuracy"], "rows": [["base", None], ["grpo", "60 %"]]},
+}
 MACHINE = {"command": ["osler", "quickstart"], "versions": {"trl": "1.16.0"}, "git": "c0ffee"}
 
 
@@ -39,43 +45,31 @@ def record(sample, right=True):
     )
 
 
-@pytest.fixture
-def evaluated(tmp_path):
-    """Write an evaluation in which every `miss`-th answer is wrong."""
-
-    def write(name, miss, label=None, trained=True, finished=True):
-        option_prior = PRIOR.to_json()
-        axes = {"modality": ["CT"], "question_type": ["Disease diagnosis"], "source": ["phantoms"]}
-        trained_on = {**axes, "row_hash": "abc123", "option_prior": option_prior} if trained else None
-        facts = {"model": {"label": label or name, "sha": "f00d"}, "trained_on": trained_on, **MACHINE}
-        run = Run.create(tmp_path / name, "eval", **facts)
-        records = [record(sample, right=bool(k % miss)) for k, sample in enumerate(SAMPLES)]
-        run.append("records", *(one.to_json() for one in records))
-        if finished:
-            run.finish(summarise(records, PRIOR if trained else None))
-            run.save(state="done", started="2026-01-01T00:00:00+00:00", finished="2026-01-01T01:00:00+00:00")
-        return Run.open(run.path)
-
-    return write
+def evaluated(path, miss, label=None, trained=True, finished=True):
+    """An evaluation at `path` in which every `miss`-th answer is wrong."""
+    axes = {"modality": ["CT"], "question_type": ["Disease diagnosis"], "source": ["phantoms"]}
+    trained_on = {**axes, "row_hash": "abc123", "option_prior": PRIOR.to_json()} if trained else None
+    run = Run.create(path, "eval", model={"label": label or path.name, "sha": "f00d"}, trained_on=trained_on, **MACHINE)
+    records = [record(sample, right=bool(k % miss)) for k, sample in enumerate(SAMPLES)]
+    run.append("records", *(one.to_json() for one in records))
+    if finished:
+        run.finish(summarise(records, PRIOR if trained else None))
+        run.save(state="done", started="2026-01-01T00:00:00+00:00", finished="2026-01-01T01:00:00+00:00")
+    return run
 
 
-@pytest.fixture
-def trained(tmp_path):
-    """Write a training run of `method` with some steps of metrics and, where it is grpo, of rollouts."""
-
-    def write(name, method="grpo", steps=12, state="done"):
-        run = Run.create(tmp_path / name, "train", recipe={"method": method, "lr": 1e-5, "seed": 7}, **MACHINE)
-        for step in range(1, steps + 1):
-            if method == "grpo":
-                reward = {"reward": step / 10, "rewards/accuracy": step / 20, "rewards/total/mean": 1, "kl": "0.01"}
-                run.append("metrics", {"step": step, "loss": 0.1, **reward})
-                run.append("rollouts", *rollouts(step))
-            else:
-                run.append("metrics", {"step": step, "loss": 1 / step}, {"step": step, "eval_loss": 2 / step})
-        run.save(state=state)
-        return Run.open(run.path)
-
-    return write
+def trained(path, method="grpo", steps=12, state="done"):
+    """A training run at `path` with some steps of metrics and, where it is grpo, of rollouts."""
+    run = Run.create(path, "train", recipe={"method": method, "lr": 1e-5, "seed": 7}, **MACHINE)
+    for step in range(1, steps + 1):
+        if method == "grpo":
+            reward = {"reward": step / 10, "rewards/accuracy": step / 20, "rewards/total/mean": 1, "kl": "0.01"}
+            run.append("metrics", {"step": step, "loss": 0.1, **reward})
+            run.append("rollouts", *rollouts(step))
+        else:
+            run.append("metrics", {"step": step, "loss": 1 / step}, {"step": step, "eval_loss": 2 / step})
+    run.save(state=state)
+    return run
 
 
 def rollouts(step, size=6):
@@ -129,108 +123,106 @@ def page(tmp_path):
     return write
 
 
-@pytest.fixture
-def runs(trained, evaluated):
-    return [evaluated("base", 2, trained=False), trained("sft", "sft"), trained("grpo"), evaluated("after", 5, label="GRPO")]
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    base, after = evaluated(folder / "base", 2, trained=False), evaluated(folder / "after", 5, label="GRPO")
+    return [base, trained(folder / "sft", "sft"), trained(folder / "grpo"), after]
+
+
+@pytest.fixture(scope="module")
+def written(runs, tmp_path_factory):
+    """The page about all of `runs`."""
+    return Page(write_report(runs, tmp_path_factory.mktemp("page") / "report.html", NOTES))
 
 
 # --- one safe file
 
 
-def test_the_report_is_one_file_that_loads_nothing(runs, page, tmp_path):
-    written = page(*runs)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
-    assert written.loads
-    assert all(load.startswith("data:image/jpeg;base64,") for load in written.loads)
-    assert "default-src 'none'" in written.source
-    assert "@import" not in written.source.split("<style>")[1].split("</style>")[0]
+def test_the_report_is_one_file_that_loads_nothing(runs, tmp_path):
+    page = Page(write_report(runs[-1:], tmp_path / "new" / "folder" / "report.html"))
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["report.html"]
+    assert page.loads
+    assert all(load.startswith("data:image/jpeg;base64,") for load in page.loads)
+    assert "default-src 'none'" in page.source
+    styles = page.source.split("<style>")[1].split("</style>")[0]
+    assert not re.search(r"@import|url\(", styles)
 
 
-def test_completions_are_escaped(runs, page):
-    written = page(*runs)
+def test_completions_are_escaped(written):
     assert "<script>alert" not in written.source
     assert "<script>alert(1)</script>" in written.text
 
 
-def test_references_of_images_are_nowhere(runs, page):
-    source = page(*runs).source
-    assert not re.search(r"phantom:|/gone/|melanoma/1", source)
-    assert "This image cannot be opened any more." in source
+def test_references_of_images_are_nowhere(written):
+    assert not re.search(r"phantom:|/gone/|melanoma/1", written.source)
+    assert "This image cannot be opened any more." in written.text
 
 
-def test_the_same_runs_make_the_same_bytes_and_no_id_comes_twice(runs, page):
-    first, second = page(*runs), page(*runs)
-    assert first.source == second.source
-    assert len(first.ids) == len(set(first.ids))
+def test_the_same_runs_make_the_same_bytes_and_no_id_comes_twice(runs, written, tmp_path):
+    assert write_report(runs, tmp_path / "again.html", NOTES).read_text(encoding="utf-8") == written.source
+    assert len(written.ids) == len(set(written.ids))
 
 
 # --- what it says
 
 
-def test_every_evaluation_has_its_accuracy_interval_and_n(runs, page):
-    written = page(*runs)
+def test_every_evaluation_has_its_accuracy_interval_and_n(runs, written):
     for run in (runs[0], runs[-1]):
         accuracy = run.summary["accuracy"]
         low, high = (f"{100 * accuracy[end]:.1f}" for end in ("ci_low", "ci_high"))
-        row = re.search(rf'<th scope="row">{run.manifest["model"]["label"]}</th>.*?</tr>', written.source, re.DOTALL)
-        assert f"{100 * accuracy['value']:.1f} %" in row[0]
-        assert f"[{low}, {high}]<br>n = {accuracy['n']}" in row[0]
+        rows = re.findall(rf'<th scope="row">{run.manifest["model"]["label"]}</th>.*?</tr>', written.source, re.DOTALL)
+        assert any(f"{100 * accuracy['value']:.1f} %" in row for row in rows)
+        assert any(f"[{low}, {high}]<br>n = {accuracy['n']}" in row for row in rows)
 
 
-def test_small_cells_are_marked_and_empty_ones_are_empty(runs, page):
-    written = page(*runs)
-    assert "n<100" in written.text
-    assert "Ultrasound" in written.text
+def test_small_cells_are_marked_and_an_axis_with_one_source_is_left_out(written):
+    assert re.search(r"n = \d+ < 100", written.text)
+    assert "By question type" in written.text
     assert "By source" not in written.text
 
 
-def test_methods_have_their_own_curves_with_the_metrics_they_logged(runs, page):
-    grpo, sft = ([i for i in page(*runs).ids if i.startswith(f"curve-{method}")] for method in ("grpo", "sft"))
+def test_methods_have_their_own_curves_with_the_metrics_they_logged(written):
+    grpo, sft = ([i for i in written.ids if i.startswith(f"curve-{method}")] for method in ("grpo", "sft"))
     assert (len(grpo), len(sft)) == (4, 2)  # reward, its one part, kl, loss; loss and validation loss
 
 
-def test_rollouts_come_as_groups_from_early_to_late(runs, page):
-    written = page(runs[2])
+def test_rollouts_come_as_groups_from_early_to_late(written):
     steps = [int(step) for step in re.findall(r"Step (\d+)<", written.source)]
     assert (steps[0], steps[-1], len(steps)) == (1, 12, 10)
-    assert written.source.count('<div class="reply">') == 40
+    assert written.source.count("<strong>reward") == 40
     assert all(phase in written.text for phase in ("early", "middle", "late", "not scored", "advantage +2.50"))
 
 
-def test_right_wrong_and_disagreeing_answers_are_shown(runs, page):
-    text = page(*runs).text
-    assert "Right: 12 of" in text
-    assert "Wrong: 12 of" in text
-    assert "Where base and GRPO disagree" in text
+def test_right_wrong_and_disagreeing_answers_are_shown(written):
+    assert "Right: 12 of" in written.text
+    assert "Wrong: 12 of" in written.text
+    assert "Where base and GRPO disagree" in written.text
 
 
-def test_provenance_is_there_without_the_table_of_the_attacker(runs, page):
-    text = page(*runs).text
-    assert all(
-        fact in text for fact in ("osler quickstart", "c0ffee", "trl: 1.16.0", "abc123", "method: grpo", "2026-01-01T01")
-    )
-    assert "option_prior" not in text
+def test_provenance_is_there_without_the_table_of_the_attacker(written):
+    facts = ("osler quickstart", "c0ffee", "trl: 1.16.0", "abc123", "method: grpo", "2026-01-01T01")
+    assert all(fact in written.text for fact in facts)
+    assert "option_prior" not in written.text
 
 
-def test_notes_are_shown_and_escaped(runs, page):
-    table = {"columns": ["model", "accuracy"], "rows": [["base", None], ["grpo", "60 %"]]}
-    text = page(*runs, title="A & B", headline=["It <i>looks</i>."], caveats=["Phantoms teach no medicine."], table=table).text
+def test_notes_are_shown_and_escaped(written):
     shown = ("A & B", "It <i>looks</i>.", "What this can and cannot show", "Phantoms teach no medicine.", "60 %")
-    assert all(note in text for note in shown)
+    assert all(note in written.text for note in shown)
 
 
 # --- what is not there
 
 
-def test_only_training_runs(trained, page):
-    text = page(trained("sft", "sft"), trained("other/sft", "sft")).text
+def test_only_training_runs(tmp_path, page):
+    text = page(trained(tmp_path / "sft", "sft"), trained(tmp_path / "other" / "sft", "sft")).text
     assert "it says nothing about accuracy" in text
-    assert "recorded no rollouts" in text
+    assert "there are no rollouts" in text
     assert "sft (other/sft)" in text
 
 
-def test_only_evaluations(evaluated, page):
-    text = page(evaluated("one", 3)).text
+def test_only_evaluations(runs, page):
+    text = page(runs[-1]).text
     assert "There is no training run here." in text
     assert "1 finished evaluation" in text
 
@@ -239,9 +231,11 @@ def test_nothing_at_all(page):
     assert "There are no runs." in page().text
 
 
-def test_unfinished_runs_are_named_and_counted_nowhere(trained, evaluated, page):
-    text = page(trained("grpo", state="interrupted", steps=0), evaluated("half", 3, finished=False)).text
-    assert "train run grpo was interrupted" in text
+def test_unfinished_runs_are_named_and_counted_nowhere(tmp_path, page):
+    training = trained(tmp_path / "grpo", state="interrupted", steps=0)
+    text = page(training, evaluated(tmp_path / "half", 3, finished=False)).text
+    assert "The train run grpo was interrupted" in text
+    assert "This run has recorded no rollouts." in text
     assert "that it wrote until then are counted nowhere" in text
     assert "Nothing was logged." in text
     assert "no finished evaluation here" in text
@@ -252,9 +246,9 @@ def test_another_kind_of_run_is_refused(tmp_path, page):
         page(Run.create(tmp_path / "study", "study"))
 
 
-def test_a_metric_that_is_no_number_is_refused(trained, page):
-    run = trained("grpo")
-    run.append("metrics", {"step": 13, "kl": "much"})
+def test_a_metric_that_is_no_number_is_refused(tmp_path, page):
+    run = trained(tmp_path / "grpo", steps=1)
+    run.append("metrics", {"step": 2, "kl": "much"})
     with pytest.raises(RunError, match="kl is no number"):
         page(run)
 

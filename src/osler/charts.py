@@ -91,7 +91,7 @@ def _dots(estimates: Mapping[str, Estimate], name: str, marker: dict[str, Any]) 
     colour = marker.get("color") or marker["line"]["color"]
     return go.Scatter(
         x=value,
-        y=["<br>".join(wrap(escape(label), 24)) for label in estimates],
+        y=["<br>".join(escape(line, quote=False) for line in wrap(label, 24)) for label in estimates],
         customdata=[str(estimate) for estimate in estimates.values()],
         error_x={"array": np.subtract(high, value), "arrayminus": np.subtract(value, low), "color": colour, "width": 5},
         mode="markers",
@@ -123,9 +123,14 @@ def scale_stops() -> str:
 
 def _shaded(cell: Cell, diagonal: bool) -> Shaded:
     (background,) = sample_colorscale(SCALE, [cell.accuracy.value or 0.0])
-    red, green, blue = unlabel_rgb(background)
-    light = 0.299 * red + 0.587 * green + 0.114 * blue > 127
-    return Shaded(cell, background, "#10151b" if light else "#ffffff", diagonal, _more(cell) if cell.n else "")
+    return Shaded(cell, background, _ink(background), diagonal, _more(cell) if cell.n else "")
+
+
+def _ink(background: str) -> str:
+    """Black or white, whichever stands out more from `background`: at least 4.5 to 1 (WCAG 2's relative luminance)."""
+    channels = [channel / 255 for channel in unlabel_rgb(background)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#ffffff"
 
 
 def _more(cell: Cell) -> str:
@@ -181,7 +186,7 @@ def _curve(title: str, about: str, points: Mapping[str, tuple[list[int], list[fl
         if not values:
             continue
         colour, smooth = COLOURS[index % len(COLOURS)], smoothed(values)
-        hover = f"{escape(label)}<br>step %{{x}}: %{{y:.4g}}<extra></extra>"
+        hover = f"{escape(label, quote=False)}<br>step %{{x}}: %{{y:.4g}}<extra></extra>"
         raw = {"size": 4, "color": colour, "opacity": 0.3}
         figure.add_scatter(x=steps, y=values, mode="markers", marker=raw, hoverinfo="skip")
         lone = "lines" if len(values) > 1 else "markers"

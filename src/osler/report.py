@@ -35,7 +35,7 @@ ANSWERS, DISAGREEMENTS = 24, 6
 """Records shown of the last evaluation, and of each way in which two evaluations disagree."""
 METHODS = {"grpo": "Reinforcement learning (GRPO)", "sft": "Supervised fine-tuning (SFT)"}
 STATES = {"running": "had not finished when this page was written", "interrupted": "was interrupted", "failed": "failed"}
-ABOVE = "The accuracy lies above that floor, beyond both intervals: more than the texts alone give away."
+ABOVE = "The accuracy lies above that floor, beyond both intervals."
 OVERLAP = "The accuracy is not clearly above that floor: this does not show that the model looked at the image."
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ def write_report(runs: Sequence[Run], file: Path, notes: Mapping[str, Any] | Non
         matrices=_matrices(evaluated),
         scale_stops=scale_stops(),
         training=_training(trained),
-        rollouts={label: groups(run, max(3, GROUPS // len(trained))) for label, run in trained.items()},
+        rollouts=_rollouts(trained),
         answers=answers(evaluated[-1]) if evaluated else [],
         disagreement=disagreement(evaluated[0], evaluated[-1]) if len(evaluated) > 1 else None,
         provenance=[(label, run, facts(run), _recipe(run)) for label, run in (*trained.items(), *evaluating.items())],
@@ -140,10 +140,10 @@ def in_words(trained: Mapping[str, Run], evaluated: Sequence[Evaluation]) -> lis
     if not evaluated:
         return [*words, "Without a finished evaluation it says nothing about accuracy."]
     last = evaluated[-1]
-    words.append(f"{last.label}, evaluated last, answers {last.accuracy} (95 % interval in brackets).")
+    words.append(f"{last.label}, evaluated last, is right on {last.accuracy} (95 % interval in brackets).")
     if not last.floor or not last.floor.n:
         return [*words, "No floor is known for it: how much of that the questions give away by themselves is open."]
-    words.append(f"On the same rows the best attacker that never sees the image scores {last.floor}.")
+    words.append(f"On the same rows the best attacker that reads the texts but never sees the image scores {last.floor}.")
     above = (last.accuracy.ci_low or 0.0) > (last.floor.ci_high or 1.0)
     return [*words, ABOVE if above else OVERLAP]
 
@@ -224,9 +224,12 @@ def facts(run: Run) -> list[tuple[str, str]]:
 def _plain(value: Any) -> str:
     """`value` on one line; the table of a floor's attacker, which is long and says nothing to a reader, is left out."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_plain(inner)}" for key, inner in value.items() if key != "option_prior")
+        inner = {key: one for key, one in value.items() if key != "option_prior"}
+        return ", ".join(
+            f"{key} ({_plain(one)})" if isinstance(one, dict) else f"{key}: {_plain(one)}" for key, one in inner.items()
+        )
     if isinstance(value, list):
-        return " + ".join(_plain(inner) for inner in value[:12]) + (f" and {len(value) - 12} more" if len(value) > 12 else "")
+        return " + ".join(_plain(one) for one in value[:12]) + (f" and {len(value) - 12} more" if len(value) > 12 else "")
     return "none" if value is None else str(value)
 
 
@@ -268,7 +271,7 @@ def _labelled(runs: Sequence[Run], kind: str) -> dict[str, Run]:
 def _unfinished(runs: Iterable[tuple[str, Run]]) -> list[str]:
     """A sentence for each of `runs` that is not done, and what follows from it."""
     states = [(label, run, run.manifest["state"]) for label, run in runs if run.manifest["state"] != "done"]
-    return [f"{run.manifest['kind']} run {label} {STATES[state]}: {_consequence(run)}." for label, run, state in states]
+    return [f"The {run.manifest['kind']} run {label} {STATES[state]}: {_consequence(run)}." for label, run, state in states]
 
 
 def _consequence(run: Run) -> str:
@@ -295,6 +298,12 @@ def _training(trained: Mapping[str, Run]) -> list[tuple[str, list[tuple[str, str
             legend = [(label, COLOURS[k % len(COLOURS)]) for k, label in enumerate(runs)]
             sections.append((METHODS[method], legend, curves(runs, f"curve-{method}")))
     return sections
+
+
+def _rollouts(trained: Mapping[str, Run]) -> dict[str, list[Group]]:
+    """Groups of each run that samples completions: the page's share of each, but never fewer than one a phase."""
+    sampling = {label: run for label, run in trained.items() if run.manifest["recipe"]["method"] != "sft"}
+    return {label: groups(run, max(3, GROUPS // len(sampling))) for label, run in sampling.items()}
 
 
 def _template() -> Template:

@@ -1,0 +1,106 @@
+"""A random Qwen2-VL on disk exactly as the published checkpoints lie there, but small.
+
+What differs from what transformers 5 writes itself: a flat config.json with `rope_scaling: {type: mrope}` and `torch_dtype`,
+the weights' old names (`visual.*`, `model.layers.*`), several shards with an index, a preprocessor_config.json with
+min_pixels and max_pixels, and a generation_config.json that is all but greedy.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+from osler.model.tiny import SPECIAL, build_tokenizer
+
+PREPROCESSOR = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "processor_class": "Qwen2VLProcessor",
+    "min_pixels": 3136,
+    "max_pixels": 12_845_056,
+    "patch_size": 14,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+GENERATION = {"do_sample": True, "temperature": 0.01, "top_k": 1, "top_p": 0.001, "repetition_penalty": 1.0}
+
+
+def flat_config(ids: dict[str, int], vocabulary: int) -> dict:
+    """config.json in the published layout: text settings at the top, vision settings below."""
+    return {
+        "architectures": ["Qwen2VLForConditionalGeneration"],
+        "model_type": "qwen2_vl",
+        "bos_token_id": ids["<|endoftext|>"],
+        "eos_token_id": ids["<|im_end|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "vision_token_id": ids["<|vision_pad|>"],
+        "hidden_act": "silu",
+        "hidden_size": 64,
+        "initializer_range": 0.02,
+        "intermediate_size": 128,
+        "max_position_embeddings": 32768,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+        "use_sliding_window": False,
+        "vocab_size": vocabulary,
+        "vision_config": {
+            "depth": 2,
+            "embed_dim": 32,
+            "mlp_ratio": 4,
+            "num_heads": 2,
+            "in_chans": 3,
+            "hidden_size": 64,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "spatial_patch_size": 14,
+            "temporal_patch_size": 2,
+        },
+    }
+
+
+def save_real_layout(folder: Path, seed: int = 0) -> Qwen2VLForConditionalGeneration:
+    """The model that was written to `folder`, in bf16, in three shards."""
+    tokenizer = build_tokenizer()
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    config = flat_config(ids, len(tokenizer))
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    ends = {"eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]], "pad_token_id": ids["<|endoftext|>"]}
+    for name, value in (
+        ("config", config),
+        ("preprocessor_config", PREPROCESSOR),
+        ("generation_config", GENERATION | ends),
+    ):
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    torch.manual_seed(seed)
+    model = Qwen2VLForConditionalGeneration(Qwen2VLConfig.from_pretrained(folder)).to(torch.bfloat16)
+    _save_shards(model, folder)
+    return model
+
+
+def _save_shards(model: Qwen2VLForConditionalGeneration, folder: Path, shards: int = 3) -> None:
+    weights = {_published_name(k): v.clone() for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    names = sorted(weights)
+    index = {name: f"model-{1 + i * shards // len(names):05}-of-{shards:05}.safetensors" for i, name in enumerate(names)}
+    for file in sorted(set(index.values())):
+        save_file({n: weights[n] for n in names if index[n] == file}, folder / file, metadata={"format": "pt"})
+    total = sum(weight.numel() * weight.element_size() for weight in weights.values())
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": index})
+    )
+
+
+def _published_name(name: str) -> str:
+    return name.replace("model.visual.", "visual.").replace("model.language_model.", "model.")

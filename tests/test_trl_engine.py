@@ -1,0 +1,203 @@
+"""From rewards to TRL's loss, against the papers' formulas written out by hand, and what a short run leaves behind."""
+
+import json
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from real_layout import save_real_layout
+
+from osler.config import Recipe
+from osler.datasets.phantoms import samples
+from osler.errors import RecipeError
+from osler.grading import grader
+from osler.model.load import load_policy, lora_config
+from osler.rl.trl_engine import RecordingTrainer, Scorer, grpo_config, prompt_dataset
+from osler.runs import Run
+from osler.strategies import STRATEGIES
+
+G, MAX_TOKENS = 4, 6
+LENGTHS = [6, 2, 3, 1, 4, 6, 5, 2]  # of the eight completions: ragged, one of a single token
+REWARDS = [1.2, 0.2, 0.0, 1.0, 0.2, 1.2, None, 0.2]  # one could not be scored
+ROWS = list(samples(0, {"train": 8}))
+
+
+class Scripted(Scorer):
+    """The real scorer, but the totals are given."""
+
+    def __call__(self, *args, **kwargs):
+        super().__call__(*args, **kwargs)
+        return REWARDS
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    save_real_layout(folder)
+    return str(folder)
+
+
+def recipe(checkpoint, **objective):
+    return Recipe(
+        model=checkpoint,
+        answer_form="text",
+        objective=objective,
+        rollout={"G": G, "prompts_per_step": 2, "max_tokens": MAX_TOKENS},
+        dtype="float32",
+        max_steps=2,
+    )
+
+
+def scripted_trainer(recipe, tmp_path):
+    """A trainer whose completions and rewards are given, with a LoRA that is not zero."""
+    vlm = load_policy(recipe.model, dtype="float32")
+    run = Run.create(tmp_path / "run", "train")
+    scorer = Scripted(recipe, ROWS, STRATEGIES["think"], grader("text"))
+    trainer = RecordingTrainer(
+        model=vlm.model,
+        processing_class=vlm.processor,
+        reward_funcs=scorer,
+        args=grpo_config(recipe, vlm, run),
+        train_dataset=prompt_dataset(recipe, ROWS, STRATEGIES["think"]),
+        peft_config=lora_config(vlm, recipe.lora),
+    )
+    torch.manual_seed(0)
+    for name, weight in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    words = torch.randint(300, 700, (len(LENGTHS), MAX_TOKENS)).tolist()
+    given = [row[: n - 1] + [trainer.eos_token_ids[0]] for row, n in zip(words, LENGTHS, strict=True)]
+    trainer._generate_single_turn = lambda *args, **kwargs: (given, None)
+    trainer.advantages = []
+    trainer.on_rollouts = lambda advantages, step: trainer.advantages.extend(advantages)
+    return trainer
+
+
+def rolled_out(trainer):
+    inputs = [trainer.train_dataset[row] for row in (0, 3) for _ in range(G)]
+    trainer.model.train()
+    return trainer._generate_and_score_completions(inputs)
+
+
+def token_logps(trainer, batch, adapter=True):
+    """Log-probs of the completions' tokens, each completion alone and unpadded: an independent forward."""
+    logps, rows = [], batch["pixel_values"].shape[0] // len(LENGTHS)
+    for i, length in enumerate(LENGTHS):
+        prompt = batch["prompt_ids"][i][batch["prompt_mask"][i].bool()]
+        ids = torch.cat([prompt, batch["completion_ids"][i][:length]])[None]
+        context = nullcontext() if adapter else trainer.model.disable_adapter()
+        with torch.no_grad(), context:
+            logits = trainer.model(
+                input_ids=ids,
+                pixel_values=batch["pixel_values"][i * rows : (i + 1) * rows],
+                image_grid_thw=batch["image_grid_thw"][i : i + 1],
+                mm_token_type_ids=(ids == trainer.model.config.image_token_id).long(),
+            ).logits
+        scored = logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        logps.append(scored.gather(-1, ids[0, len(prompt) :, None])[:, 0].double().numpy())
+    return logps
+
+
+def by_hand(logps, old, ref, advantages, beta, length_norm, clip=0.2):
+    """The loss of the papers, term by term: -mean_i 1/|o_i| sum_t [...] or -1/(B max) sum_i sum_t [...]."""
+    per_sequence = []
+    for new, before, start, advantage in zip(logps, old, ref, advantages, strict=True):
+        ratio = np.exp(new - before)
+        surrogate = np.minimum(ratio * advantage, np.clip(ratio, 1 - clip, 1 + clip) * advantage)
+        kl = np.exp(start - new) - (start - new) - 1
+        terms = surrogate - beta * kl
+        per_sequence.append(terms.mean() if length_norm == "sequence" else terms.sum() / MAX_TOKENS)
+    return -np.mean(per_sequence)
+
+
+def advantages_by_hand(std_norm):
+    """Group by group, from the rewards that could be scored; one that could not has no advantage."""
+    found = []
+    for group in (REWARDS[:G], REWARDS[G:]):
+        scored = np.array([r for r in group if r is not None])
+        scale = scored.std(ddof=1) + 1e-4 if std_norm == "group" else 1.0
+        found += [0.0 if r is None else (r - scored.mean()) / scale for r in group]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("std_norm", "length_norm", "beta"),
+    [("group", "sequence", 0.04), ("none", "constant", 0.0), ("none", "constant", 0.1), ("group", "constant", 0.0)],
+    ids=["GRPO", "Dr. GRPO", "Dr. GRPO with KL", "length bias removed only"],
+)
+def test_rewards_to_loss_is_the_papers_formula(checkpoint, tmp_path, std_norm, length_norm, beta):
+    trainer = scripted_trainer(recipe(checkpoint, std_norm=std_norm, length_norm=length_norm, beta=beta), tmp_path)
+    batch = rolled_out(trainer)
+    np.testing.assert_allclose(trainer.advantages, advantages_by_hand(std_norm), rtol=1e-5, atol=1e-6)
+    trainer.current_gradient_accumulation_steps = 1
+    now = token_logps(trainer, batch)
+    before = [logp + shift for logp, shift in zip(now, np.linspace(-0.5, 0.5, len(now)), strict=True)]  # some are clipped
+    batch["old_per_token_logps"] = torch.zeros(len(LENGTHS), MAX_TOKENS)
+    for i, logp in enumerate(before):
+        batch["old_per_token_logps"][i, : len(logp)] = torch.tensor(logp)
+    wanted = by_hand(now, before, token_logps(trainer, batch, adapter=False), trainer.advantages, beta, length_norm)
+    got = trainer._compute_loss(trainer.model, batch).item()
+    assert abs(wanted) > 1e-3
+    assert got == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+
+
+def test_the_two_objectives_differ_on_these_rollouts(checkpoint):
+    """The test above could not tell them apart if they agreed here."""
+    logps = [np.full(n, -1.0) for n in LENGTHS]
+    old = [np.full(n, -1.3) for n in LENGTHS]
+    grpo = by_hand(logps, old, logps, advantages_by_hand("group"), 0.0, "sequence")
+    dr_grpo = by_hand(logps, old, logps, advantages_by_hand("none"), 0.0, "constant")
+    assert abs(grpo - dr_grpo) > 0.01
+
+
+def test_every_objective_field_is_set(checkpoint, tmp_path):
+    vlm = load_policy(checkpoint)
+    config = grpo_config(recipe(checkpoint), vlm, Run.create(tmp_path / "r", "train"))
+    assert (config.loss_type, config.scale_rewards, config.beta) == ("grpo", "group", 0.04)
+    assert config.use_bias_correction_kl is False
+    assert (config.temperature, config.top_p, config.top_k, config.min_p) == (1.0, 1.0, 0, None)
+    assert config.generation_kwargs["suppress_tokens"] == vlm.banned_ids
+
+
+@pytest.mark.parametrize(
+    ("field", "says"), [({"loss_type": "dapo"}, "trl.loss_type is decided"), ({"no_such": 1}, "no_such")]
+)
+def test_passthrough_cannot_change_the_objective(checkpoint, tmp_path, field, says):
+    changed = recipe(checkpoint).model_copy(update={"trl": field})
+    with pytest.raises(RecipeError, match=says):
+        grpo_config(changed, load_policy(checkpoint), Run.create(tmp_path / "r", "train"))
+
+
+def test_sampling_is_at_the_recipes_temperature_and_bans_image_tokens(checkpoint, tmp_path):
+    """The checkpoint's own generation config (top_k 1) would make all completions of a group equal."""
+    trainer = scripted_trainer(recipe(checkpoint), tmp_path)
+    del trainer._generate_single_turn
+    batch = rolled_out(trainer)
+    completions = {tuple(row) for row in batch["completion_ids"][:G].tolist()}
+    assert len(completions) == G
+    image = trainer.model.config.image_token_id
+    assert image in trainer.generation_config.suppress_tokens
+    assert not (batch["completion_ids"] == image).any()
+
+
+def test_the_reference_is_the_adapter_switched_off(checkpoint, tmp_path):
+    trainer = scripted_trainer(recipe(checkpoint), tmp_path)
+    assert trainer.ref_model is None
+    reference = rolled_out(trainer)["ref_per_token_logps"]
+    wanted = token_logps(trainer, rolled_out(trainer), adapter=False)
+    for row, logps in zip(reference, wanted, strict=True):
+        np.testing.assert_allclose(row[: len(logps)].numpy(), logps, atol=1e-4)
+
+
+def test_rollouts_hold_parts_totals_and_advantages(checkpoint):
+    scorer = Scorer(recipe(checkpoint), ROWS, STRATEGIES["think"], grader("text"))
+    good = f"<think>I see.</think><answer>{ROWS[0].golds[0]}</answer>"
+    logged = {}
+    totals = scorer([[{"content": good}], [{"content": "no idea"}]], row=[0, 0], log_metric=logged.__setitem__)
+    assert totals == [2.0, 0.0]
+    assert logged == {"rewards/accuracy": 0.5, "rewards/format": 0.5, "unscored": 0}
+    first, second = json.loads(json.dumps(scorer.rollouts([0.7, -0.7], step=3)))
+    assert first["rewards"] == {"accuracy": 1.0, "format": 1.0}
+    assert (first["reward"], first["advantage"], first["step"]) == (2.0, 0.7, 3)
+    assert second["completion"] == "no idea"

@@ -97,9 +97,7 @@ def _save_shards(model: Qwen2VLForConditionalGeneration, folder: Path, shards: i
     for file in sorted(set(index.values())):
         save_file({n: weights[n] for n in names if index[n] == file}, folder / file, metadata={"format": "pt"})
     total = sum(weight.numel() * weight.element_size() for weight in weights.values())
-    (folder / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {"total_size": total}, "weight_map": index})
-    )
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": index}))
 
 
 def _published_name(name: str) -> str:

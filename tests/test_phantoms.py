@@ -177,11 +177,11 @@ def test_options_do_not_give_the_answer_away(question_type, many_samples):
 def test_descriptions_use_the_words_of_the_rationales():
     case = Case(Modality.CT, "chest", "lung nodule", "mild", "upper left")
     assert describe(case) == [
-        "The modality is CT.",
-        "The anatomy is the chest.",
-        "The diagnosis is lung nodule.",
-        "The severity is mild.",
-        "The location is upper left.",
+        ("CT", "The modality is CT."),
+        ("chest", "The anatomy is the chest."),
+        ("lung nodule", "The diagnosis is lung nodule."),
+        ("mild", "The severity is mild."),
+        ("upper left", "The location is upper left."),
     ]
     normal = Case(Modality.OCT, "macula", "normal", "none", "no lesion")
-    assert describe(normal) == ["The modality is OCT.", "The anatomy is the macula.", "The diagnosis is normal."]
+    assert [finding for finding, _ in describe(normal)] == ["OCT", "macula", "normal"]

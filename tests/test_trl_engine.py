@@ -160,9 +160,7 @@ def test_every_objective_field_is_set(checkpoint, tmp_path):
     assert config.generation_kwargs["suppress_tokens"] == vlm.banned_ids
 
 
-@pytest.mark.parametrize(
-    ("field", "says"), [({"loss_type": "dapo"}, "trl.loss_type is decided"), ({"no_such": 1}, "no_such")]
-)
+@pytest.mark.parametrize(("field", "says"), [({"loss_type": "dapo"}, "trl.loss_type is decided"), ({"no_such": 1}, "no_such")])
 def test_passthrough_cannot_change_the_objective(checkpoint, tmp_path, field, says):
     changed = recipe(checkpoint).model_copy(update={"trl": field})
     with pytest.raises(RecipeError, match=says):

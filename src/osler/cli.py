@@ -37,9 +37,10 @@ def main() -> None:
     except OslerError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        typer.secho("interrupted; what was written is in the run folder.", err=True)
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            typer.secho("interrupted; what was written is in the run folder.", err=True)
+        raise
 
 
 @app.callback(invoke_without_command=True)

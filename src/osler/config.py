@@ -6,7 +6,7 @@ anything heavy is loaded. A chain is a file with `stages`, each a recipe over th
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -154,7 +154,9 @@ def find_recipe(file: str | Path) -> Path:
 
 
 def _load_chain(raw: dict[str, Any], changes: list[tuple[str, Any]], path: Path) -> Chain:
-    stages = raw.get("stages") or {}
+    stages = raw["stages"]
+    if not (stages and isinstance(stages, dict) and all(isinstance(stage, dict | None) for stage in stages.values())):
+        raise RecipeError(f"{path}: stages must be a mapping of a name to that stage's settings, one stage or more.")
     common = {key: value for key, value in raw.items() if key not in ("stages", "name")}
     merged: dict[str, Any] = {}
     for name, stage in stages.items():
@@ -167,7 +169,7 @@ def _load_chain(raw: dict[str, Any], changes: list[tuple[str, Any]], path: Path)
                 _set(recipe, tail.split("."), value)
         merged[name] = recipe
     checked = {name: _validate(Recipe, recipe, f"{path}, stage {name}") for name, recipe in merged.items()}
-    return Chain(name=raw.get("name", path.stem), stages={name: checked[name] for name in checked})
+    return _validate(Chain, {"name": raw.get("name", path.stem), "stages": checked}, str(path))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -185,9 +187,12 @@ def _split_override(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise RecipeError(f"override {text!r} is not of the form key=value, as in lr=1e-5 or lora.r=8.")
     try:
-        return key, yaml.safe_load(value)
+        loaded = yaml.safe_load(value)
     except yaml.YAMLError:
-        return key, value  # a data spec may hold any character; taken as it is
+        return key, value
+    if isinstance(loaded, str | dict | list) and not value.lstrip().startswith(("{", "[", '"', "'")):
+        return key, value  # a data spec may hold any character, and ` #` starts no comment in it
+    return key, loaded
 
 
 def _set(raw: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -224,7 +229,10 @@ def _explain(kind: type[BaseModel], error: Any) -> str:
 def _fields(kind: type[BaseModel], keys: list[str]) -> list[str]:
     """The names of the settings below `keys`, for a suggestion."""
     for key in keys:
+        if key.isdecimal():
+            continue  # a place in a list, whose settings are known already
         annotation = kind.model_fields[key].annotation if key in kind.model_fields else None
+        annotation = next(iter(get_args(annotation)), annotation)
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         kind = annotation

@@ -36,7 +36,7 @@ def read_strict(sample: Sample, text: str, answer_form: AnswerForm) -> str | Non
     if sample.kind is Kind.OPEN:
         return normalise(text) or None
     if sample.kind is Kind.CHOICE and answer_form == "letter":
-        return text.strip() if text.strip() in _letters(sample) else None
+        return text.strip() if text.strip() in set(_letters(sample)) else None
     return next((option for option in _choices(sample) if normalise(option) == normalise(text)), None)
 
 
@@ -48,7 +48,7 @@ def read_lenient(sample: Sample, text: str, answer_form: AnswerForm) -> str | No
     if sample.kind is Kind.YESNO:
         found = _YES_NO.search(text)
         return read_strict(sample, found.group(1), answer_form) if found else None
-    index = _index_by_letter(sample, text)
+    index = _index_by_letter(sample, _without_options(sample, text))
     if index is None:
         index = _index_by_text(sample, text)
     if index is None:
@@ -72,13 +72,21 @@ def _choices(sample: Sample) -> tuple[str, ...]:
 def _index_by_letter(sample: Sample, text: str) -> int | None:
     """The option whose letter stands alone in `text`: `B`, `(B)`, `B.`, `B) liver`; None where two different ones do.
 
-    A capital A that starts or continues a sentence is an article, so it counts only with a bracket, a colon or a full stop
-    behind it, or at the very end.
+    A capital A that starts or continues a sentence is an article, and an I a pronoun, so these count only with a bracket, a
+    colon or a full stop behind them, or at the very end.
     """
     letters = _letters(sample)
     found = re.findall(rf"(?<![\w'])\(?([{letters}])(?:\)|[.:](?=\s|$)|\s*$)", text)
-    found = found or re.findall(rf"(?<![\w'])([{letters.replace('A', '') or letters}])(?![\w'])", text)
+    found = found or [letter for letter in re.findall(r"(?<![\w'])([B-HJ])(?![\w'])", text) if letter in letters]
     return letters.index(found[0]) if len(set(found)) == 1 else None
+
+
+def _without_options(sample: Sample, text: str) -> str:
+    """`text` with dots for the options that stand in it in full: the B of `Hepatitis B` is not the letter of an option."""
+    for option in sorted(map(normalise, sample.options), key=len, reverse=True):
+        if len(option) > 1:
+            text = re.sub(rf"(?<!\w){re.escape(option)}(?!\w)", "…", text, flags=re.IGNORECASE)
+    return text
 
 
 def _index_by_text(sample: Sample, text: str) -> int | None:

@@ -84,6 +84,27 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"sft.micro_batch={recipe.sft.micro_batch} does not divide sft.batch_size={recipe.sft.batch_size}.")
     if recipe.init and not recipe.init.startswith(("run:", "stage:")):
         raise RecipeError(f"init {recipe.init!r} is no run: write run:DIR, or set model instead to start from a checkpoint.")
+    longest = recipe.sft.max_seconds
+    if isinstance(longest, str) and not STAGE.fullmatch(longest):
+        raise RecipeError(f"sft.max_seconds is {longest!r}: give seconds, or stage:NAME.")
+
+
+def check_chain(chain: Chain) -> None:
+    """Errors: any OslerError for a stage whose names, rows or earlier stages are not there."""
+    earlier: list[str] = []
+    for name, recipe in chain.stages.items():
+        check(recipe)
+        for reference in _stage_references(recipe):
+            if reference not in earlier:
+                raise RecipeError(f"stage {name}: stage:{reference} is no earlier stage; there are {earlier or 'none'}.")
+        load_splits(recipe.data, recipe.seed)
+        earlier.append(name)
+
+
+def _stage_references(recipe: Recipe) -> list[str]:
+    """The names of the stages that `recipe` needs the results of."""
+    found = [STAGE.fullmatch(value) for value in (recipe.init, recipe.sft.max_seconds) if isinstance(value, str)]
+    return [match["name"] for match in found if match]
 
 
 def load_splits(data: DataSettings, seed: int) -> Splits:
@@ -144,6 +165,8 @@ def train(recipe: Recipe, out: str | Path | None = None) -> Run:
     from osler.model.load import load_policy  # torch is loaded only once names and data have been found good
 
     check(recipe)
+    if missing := _stage_references(recipe):
+        raise RecipeError(f"stage:{missing[0]} is known only inside a chain. Write run:DIR, or seconds as a number.")
     path = require_free(out or default_path(recipe.method))
     recipe = recipe.model_copy(update={"init": _absolute(recipe.init)})
     splits = load_splits(recipe.data, recipe.seed)
@@ -219,15 +242,16 @@ class ChainResult:
 
 
 def run_chain(chain: Chain, out: str | Path | None = None) -> ChainResult:
-    """Train the stages in order, evaluate base and stages on the same test rows. Errors: any OslerError."""
-    recipes = list(chain.stages.values())
-    for recipe in recipes:
-        check(recipe)
+    """Train the stages in order, evaluate base and stages on the same test rows.
+
+    Errors: any OslerError; before the run folder is made where names, rows or stages are not there.
+    """
+    check_chain(chain)
     study = Run.create(require_free(out or default_path(chain.name)), "study", chain=chain.model_dump(mode="json"))
     trained: dict[str, Run] = {}
     evaluated: dict[str, Run] = {}
     with study.recording():
-        first = recipes[0]
+        first = next(iter(chain.stages.values()))
         evaluated["base"] = _evaluate_stage(study, "base", first.model, first)
         for name, recipe in chain.stages.items():
             console.print(f"[bold]{name}[/]: {recipe.method} from {recipe.init or recipe.model}")
@@ -251,19 +275,10 @@ def _resolve(recipe: Recipe, study: Run, trained: dict[str, Run]) -> Recipe:
     """`recipe` with every `stage:NAME` replaced by what that stage left."""
     update: dict[str, Any] = {}
     if recipe.init and (found := STAGE.fullmatch(recipe.init)):
-        update["init"] = f"run:{_stage(found['name'], trained).path}"
-    if isinstance(recipe.sft.max_seconds, str):
-        found = STAGE.fullmatch(recipe.sft.max_seconds)
-        if not found:
-            raise RecipeError(f"sft.max_seconds is {recipe.sft.max_seconds!r}: give seconds, or stage:NAME.")
-        update["sft"] = recipe.sft.model_copy(update={"max_seconds": _stage(found["name"], trained).summary["seconds"]})
+        update["init"] = f"run:{trained[found['name']].path}"
+    if isinstance(recipe.sft.max_seconds, str) and (found := STAGE.fullmatch(recipe.sft.max_seconds)):
+        update["sft"] = recipe.sft.model_copy(update={"max_seconds": trained[found["name"]].summary["seconds"]})
     return recipe.model_copy(update=update)
-
-
-def _stage(name: str, trained: dict[str, Run]) -> Run:
-    if name not in trained:
-        raise RecipeError(f"stage:{name} is no earlier stage; there are {', '.join(trained) or 'none before this one'}.")
-    return trained[name]
 
 
 def training_summary(run: Run, seconds: float) -> dict[str, Any]:
@@ -314,7 +329,7 @@ def model_hash(model: str) -> str | None:
     else:
         folder = TINY if model == "tiny" else Path(model.removeprefix("peft:"))
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    return _digest(hashlib.file_digest(file.open("rb"), "sha256").hexdigest() for file in files) if files else None
+    return _digest(_file_hash(file) for file in files) if files else None
 
 
 def row_hash(samples: Iterable[Sample]) -> str:
@@ -327,6 +342,11 @@ def set_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def _file_hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _digest(parts: Iterable[str]) -> str:
@@ -344,7 +364,7 @@ def _part(samples: Samples, split: str) -> Samples:
 def _run_of(model: str) -> Run:
     from osler.model.load import split_step
 
-    return Run.open(split_step(model.removeprefix("run:"))[0])
+    return Run.open(split_step(model.removeprefix("run:"))[0], "train")
 
 
 def _absolute(init: str | None) -> str | None:

@@ -32,12 +32,14 @@ def reward_of(name: str) -> Reward:
     if name in REWARDS:
         return REWARDS[name]
     module, _, function = name.partition(":")
-    if not function:
+    if not function or not all(part.isidentifier() for part in module.split(".")):
         raise RecipeError(unknown("reward", name, REWARDS) + " Or package.module:function.")
     try:
         found: Reward = getattr(import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise RecipeError(f"reward {name!r} cannot be imported: {error}.") from error
+    if not callable(found):
+        raise RecipeError(f"reward {name!r} is no function, but {found!r}.")
     return found
 
 

@@ -17,7 +17,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -46,15 +46,15 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
-        """The run at `path`. Errors: RunError where there is none or its manifest cannot be read."""
+    def open(cls, path: str | Path, kind: str | None = None) -> "Run":
+        """The run at `path`. Errors: RunError where there is none, its manifest cannot be read, or it is not of `kind`."""
         file = Path(path) / "manifest.json"
         if not file.is_file():
             raise RunError(f"{path} is no run folder: it has no manifest.json.")
-        try:
-            return cls(Path(path), json.loads(file.read_text()))
-        except json.JSONDecodeError as error:
-            raise RunError(f"{file} is damaged ({error}). Restore it or run again.") from error
+        run = cls(Path(path), read_json(file))
+        if kind not in (None, run.manifest.get("kind")):
+            raise RunError(f"{path} is no {kind} run, but of kind {run.manifest.get('kind')!r}.")
+        return run
 
     def save(self, **facts: Any) -> None:
         """Write the manifest, with `facts` added."""
@@ -76,18 +76,18 @@ class Run:
 
     def append(self, file: str, *rows: dict[str, Any]) -> None:
         """Append `rows` to `file` (metrics | rollouts | records), one JSON line each."""
-        with (self.path / f"{file}.jsonl").open("a", encoding="utf-8") as out:
-            out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with (self.path / f"{file}.jsonl").open("a", encoding="utf-8", newline="\n") as out:
+            out.write(_lines(rows))
 
     def rows(self, file: str) -> list[dict[str, Any]]:
         """The rows of `file`, or none where it was never written. Errors: RunError at a damaged line before the last."""
         path = self.path / f"{file}.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() else []
         rows = []
         for number, line in enumerate(lines, 1):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
+                rows.append(json.loads(line.decode()))
+            except ValueError as error:  # no JSON, or a character that was cut in two
                 if number == len(lines):
                     break  # the line that a crash cut short
                 raise RunError(f"{path}, line {number} is damaged ({error}).") from error
@@ -97,9 +97,7 @@ class Run:
         """Rewrite `file` without the last line that a crash cut short, so that appending goes on cleanly."""
         path = self.path / f"{file}.jsonl"
         if path.exists():
-            rows = self.rows(file)
-            path.unlink()
-            self.append(file, *rows)
+            write_whole(path, _lines(self.rows(file)))
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""
@@ -111,8 +109,7 @@ class Run:
         file = self.path / "summary.json"
         if not file.is_file():
             raise RunError(f"{self.path} has no summary.json: its state is {self.manifest.get('state')!r}.")
-        result: dict[str, Any] = json.loads(file.read_text())
-        return result
+        return read_json(file)
 
     @property
     def name(self) -> str:
@@ -130,9 +127,29 @@ def require_free(path: str | Path) -> Path:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` whole or not at all."""
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` to `path` whole or not at all."""
     part = path.with_suffix(path.suffix + ".part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8", newline="\n")
     os.replace(part, path)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in `file`. Errors: RunError where it is damaged."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{file} is damaged ({error}). Restore it or run again.") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{file} is damaged (it holds no JSON object). Restore it or run again.")
+    return value
+
+
+def _lines(rows: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def default_path(name: str) -> Path:

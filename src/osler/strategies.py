@@ -22,6 +22,7 @@ AnswerForm = Literal["letter", "text"]
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+_UNFINISHED = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Strategy:
         well_formed = self.form.fullmatch(completion) is not None
         answer, thought = _ANSWER.search(completion), _THOUGHT.search(completion)
         strict = completion if not self.tagged else answer.group(1) if answer and well_formed else None
-        outside = completion[thought.end() :] if thought and self.name == "think" else _THOUGHT.sub(" ", completion)
+        outside = completion[thought.end() :] if thought and self.name == "think" else _UNFINISHED.sub(" ", completion)
         lenient = answer.group(1) if answer else outside
         return Parsed(
             answer=(strict or "").strip() or None,

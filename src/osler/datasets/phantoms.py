@@ -63,13 +63,11 @@ def questions(reference: str) -> Iterator[Sample]:
             yield _sample(reference, case, question_type, question)
 
 
-def describe(case: Case) -> list[str]:
-    """Everything there is to see, a sentence a finding, in the words that the questions and rationales use."""
-    return [
-        question.rationale.format(getattr(case, question.finding))
-        for question in QUESTIONS.values()
-        if case.has_lesion or not question.needs_lesion
-    ]
+def describe(case: Case) -> list[tuple[str, str]]:
+    """Everything there is to see: each finding with the sentence that states it, in the words of questions and rationales."""
+    seen = [question for question in QUESTIONS.values() if case.has_lesion or not question.needs_lesion]
+    findings = [str(getattr(case, question.finding)) for question in seen]
+    return [(finding, question.rationale.format(finding)) for finding, question in zip(findings, seen, strict=True)]
 
 
 def _sample(reference: str, case: Case, question_type: QuestionType, question: _Question) -> Sample:

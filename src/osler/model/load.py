@@ -94,7 +94,7 @@ def load_policy(spec: str, images: ImageSettings | None = None, dtype: str = "au
     """
     if spec.startswith("run:"):
         folder, step = split_step(spec.removeprefix("run:"))
-        recipe = Run.open(folder).manifest["recipe"]
+        recipe = Run.open(folder, "train").manifest["recipe"]
         start = load_policy(recipe["init"] or recipe["model"], images, dtype, device)
         return VLM(spec, merge_adapter(start, adapter_of(folder, step)), start.processor, start.family)
     if spec.startswith("peft:"):

@@ -96,7 +96,7 @@ def _words() -> Iterator[str]:
         for strategy in STRATEGIES.values():
             yield strategy.question(sample, "letter") + f"\n{sample.rationale} {sample.golds[0]}"
             yield strategy.question(sample, "text") + f" {sample.golds[0]}. yes or no. the answer."
-        yield " ".join(describe(phantom_case(sample.images[0]))) + CAPTION_REQUEST
+        yield " ".join(sentence for _, sentence in describe(phantom_case(sample.images[0]))) + CAPTION_REQUEST
         yield "system\nYou are a helpful assistant.\nuser\nassistant\n"
 
 
@@ -165,9 +165,13 @@ class Curriculum:
 
     def row(self, index: int) -> tuple[list[int], int]:
         """The token ids of a phantom's prompt and description, and where the description begins."""
-        sentences = describe(phantom_case(self.references[index]))
-        text = " ".join(sentences[k] for k in self.rng.permutation(len(sentences))) + "<|im_end|>"
+        text = self.tell(describe(phantom_case(self.references[index]))) + "<|im_end|>"
         return self.prompt + self.tokenizer(text, add_special_tokens=False)["input_ids"], len(self.prompt)
+
+    def tell(self, findings: list[tuple[str, str]]) -> str:
+        """The sentences in a random order, every other one with its finding named once more, so that it is said in two ways."""
+        chosen = [findings[k] for k in self.rng.permutation(len(findings))]
+        return " ".join(sentence + (f" {finding}." if self.rng.random() < 0.5 else "") for finding, sentence in chosen)
 
 
 def train(
@@ -221,7 +225,7 @@ def caption_accuracy(vlm: VLM, references: list[str]) -> dict[str, float]:
     prompts = [(CAPTION_REQUEST, [open_image(reference)]) for reference in references]
     right: dict[str, list[bool]] = {}
     for reference, completion in zip(references, generate(vlm, prompts, max_tokens=64), strict=True):
-        for sentence in describe(phantom_case(reference)):
+        for _, sentence in describe(phantom_case(reference)):
             right.setdefault(sentence.split()[1], []).append(sentence in completion.text)
     return {field: round(float(np.mean(values)), 3) for field, values in right.items()}
 

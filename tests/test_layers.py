@@ -1,0 +1,71 @@
+"""Imports point down, and the light modules stay light."""
+
+import ast
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import osler
+
+LAYERS = (
+    "errors taxonomy stats canvas lesions drawing progress rl.objective",
+    "schema config images",
+    "grading strategies runs datasets.* controls floor",
+    "rewards judge model.* matrix summary auditing check",
+    "rl.* baselines evaluation planning",
+    "report charts exporting doctor bench interop",
+    "pipeline quickstart study serve",
+    "cli __main__",
+)
+"""Every module below `osler.`, the lowest layer first; `package.*` stands for what is not named by itself."""
+
+ROOT = Path(osler.__file__).parent
+FILES = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in sorted(ROOT.rglob("*.py"))}
+MODULES = {name: file for name, file in FILES.items() if not name.endswith("__init__")}
+LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
+HEAVY = "torch transformers datasets trl peft accelerate numpy pyarrow PIL plotly".split()
+
+
+def layer(module):
+    return LAYER_OF.get(module, LAYER_OF.get(f"{module.rpartition('.')[0]}.*"))
+
+
+def imported(module):
+    """The modules of osler that `module` imports anywhere in its text; `osler` itself is none."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}, line {node.lineno}: write the import from osler on, not relative"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("osler.") for name in found if name.startswith("osler.")} & MODULES.keys()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_has_a_layer_and_imports_only_from_it_and_below(module):
+    assert layer(module) is not None, f"osler.{module} is in no layer: name it in LAYERS in {Path(__file__).name}"
+    above = sorted(name for name in imported(module) if (layer(name) or 0) > layer(module))
+    assert not above, f"osler.{module} (layer {layer(module)}) imports from a higher layer: {above}"
+
+
+def test_imports_go_in_no_circle():
+    try:
+        TopologicalSorter({module: imported(module) for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(f"these modules import each other: {' <- '.join(error.args[1])}")
+
+
+def test_a_packages_init_is_empty():
+    full = [name for name, file in FILES.items() if name.endswith(".__init__") and file.read_text().strip()]
+    assert not full, f"what a package offers is imported from its modules; empty {full}"
+
+
+@pytest.mark.parametrize("module", ["osler", "osler.cli", "osler.config", "osler.rewards", "osler.grading"])
+def test_a_light_module_loads_nothing_heavy(module):
+    code = f"import sys, {module}; print(*(set({HEAVY}) & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []

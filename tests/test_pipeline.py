@@ -1,0 +1,172 @@
+"""Recipes to runs, whole: splits, checks before anything heavy, a chain on a small model of the published layout."""
+
+import json
+
+import pytest
+from PIL import Image
+from real_layout import save_real_layout
+
+from osler import pipeline
+from osler.config import Chain, DataSettings, Recipe
+from osler.datasets.phantoms import samples
+from osler.datasets.samples import Samples
+from osler.errors import DataError, RecipeError, RunError
+from osler.floor import clusters_of
+from osler.matrix import build_matrix
+from osler.report import write_report
+from osler.runs import Run
+
+PHANTOMS = {"name": "phantoms", "seed": 0, "train": 8, "val": 2, "test": 4}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    save_real_layout(folder)
+    return str(folder)
+
+
+def stage(checkpoint, **changes):
+    settings = {
+        "model": checkpoint,
+        "answer_form": "text",
+        "data": {"train": PHANTOMS},
+        "rollout": {"G": 2, "prompts_per_step": 2, "max_tokens": 6},
+        "sft": {"batch_size": 4, "eval_steps": 1},
+        "lora": {"r": 2},
+        "lr": 1e-3,
+        "max_steps": 2,
+        "save_steps": 1,
+    }
+    return Recipe.model_validate(settings | changes)
+
+
+@pytest.fixture(scope="module")
+def chain(checkpoint, tmp_path_factory):
+    stages = {
+        "sft": stage(checkpoint, method="sft"),
+        "grpo": stage(checkpoint, init="stage:sft"),
+        "twin": stage(
+            checkpoint, method="sft", init="stage:sft", max_steps=999, sft={"batch_size": 4, "max_seconds": "stage:grpo"}
+        ),
+    }
+    return pipeline.run_chain(Chain(name="small", stages=stages), tmp_path_factory.mktemp("runs") / "chain")
+
+
+def test_a_chain_leaves_whole_runs(chain):
+    assert chain.run.manifest["state"] == "done"
+    assert set(chain.evaluated) == {"base", "sft", "grpo", "twin"}
+    for run in [*chain.trained.values(), *chain.evaluated.values()]:
+        assert Run.open(run.path).manifest["state"] == "done"
+    sft, grpo = chain.trained["sft"], chain.trained["grpo"]
+    assert [row["step"] for row in grpo.rows("metrics")] == [1, 2]
+    assert len(grpo.rows("rollouts")) == 2 * 4
+    assert {"step", "reward", "rewards", "advantage", "completion", "gold"} <= set(grpo.rows("rollouts")[0])
+    assert (grpo.path / "checkpoints" / "2" / "adapter_model.safetensors").is_file()
+    assert sft.summary["best_step"] in (1, 2)
+    assert grpo.manifest["recipe"]["init"] == f"run:{sft.path}"
+    json.dumps(grpo.summary, allow_nan=False)
+
+
+def test_the_twin_had_about_as_long_as_grpo(chain):
+    twin, grpo = chain.trained["twin"].summary, chain.trained["grpo"].summary
+    assert 0 < twin["steps"] < 999
+    assert twin["seconds"] < grpo["seconds"] + 10
+
+
+def test_records_are_of_every_test_row_and_have_a_floor(chain):
+    rows = chain.evaluated["grpo"].rows("records")
+    wanted = [s.id for s in samples(0, {"test": 4})]
+    assert [row["sample"]["id"] for row in rows] == wanted
+    assert chain.evaluated["grpo"].summary["floor"]["n"] == len(wanted)
+    assert chain.evaluated["base"].summary["floor"] is None
+    assert {"accuracy", "lenient", "format_rate", "unparseable", "unjudged"} <= set(chain.evaluated["base"].summary)
+
+
+def test_matrix_and_report_of_a_chain(chain, tmp_path):
+    runs = list(chain.evaluated.values())
+    matrix = build_matrix(runs, "modality")
+    assert len(matrix.rows) == 4
+    assert matrix.rows[0].startswith("zero-shot")
+    assert write_report([*chain.trained.values(), *runs], tmp_path / "r.html").stat().st_size > 100_000
+
+
+def test_every_model_spec_of_a_run_evaluates(chain, checkpoint, tmp_path):
+    path = chain.trained["grpo"].path
+    whole = pipeline.evaluate(f"run:{path}", PHANTOMS, out=tmp_path / "whole")
+    last = pipeline.evaluate(f"run:{path}@2", PHANTOMS, out=tmp_path / "last")
+    texts = [[row["completion"] for row in run.rows("records")] for run in (whole, last)]
+    assert texts[0] == texts[1] == [row["completion"] for row in chain.evaluated["grpo"].rows("records")]
+    with pytest.raises(RunError, match="no adapter"):
+        pipeline.evaluate(f"run:{path}@7", PHANTOMS, out=tmp_path / "none")
+
+
+def test_the_same_seed_trains_the_same_adapter(checkpoint, tmp_path):
+    one, two = (pipeline.train(stage(checkpoint), tmp_path / name) for name in ("one", "two"))
+    assert [r["completion"] for r in one.rows("rollouts")] == [r["completion"] for r in two.rows("rollouts")]
+    weights = [(run.path / "adapter" / "adapter_model.safetensors").read_bytes() for run in (one, two)]
+    assert weights[0] == weights[1]
+    other = pipeline.train(stage(checkpoint, seed=1), tmp_path / "other")
+    assert [r["completion"] for r in other.rows("rollouts")] != [r["completion"] for r in one.rows("rollouts")]
+
+
+def test_an_evaluation_resumes_where_it_was_cut(checkpoint, tmp_path):
+    trial = pipeline.Trial(answer_form="text", max_tokens=6)
+    whole = pipeline.evaluate(checkpoint, PHANTOMS, trial, out=tmp_path / "e")
+    lines = (whole.path / "records.jsonl").read_text().splitlines(keepends=True)
+    (whole.path / "records.jsonl").write_text("".join(lines[:5]) + lines[5][:40])
+    (whole.path / "summary.json").unlink()
+    again = pipeline.evaluate(checkpoint, PHANTOMS, trial, out=tmp_path / "e", resume=True)
+    untimed = [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+    assert [{k: v for k, v in row.items() if k != "seconds"} for row in again.rows("records")] == untimed
+    with pytest.raises(RunError, match="cannot be resumed: its trial"):
+        pipeline.evaluate(checkpoint, PHANTOMS, pipeline.Trial(max_tokens=6), out=tmp_path / "e", resume=True)
+
+
+def test_nothing_is_made_when_something_is_wrong(checkpoint, tmp_path):
+    wrong = stage(checkpoint, strategy="nothink_raw", rewards=[{"name": "format"}])
+    with pytest.raises(RecipeError, match="has no tags.*think, nothink, think_after"):
+        pipeline.train(wrong, tmp_path / "out")
+    with pytest.raises(RecipeError, match="does not divide"):
+        pipeline.train(stage(checkpoint, rollout={"G": 4, "micro_batch": 3}), tmp_path / "out")
+    with pytest.raises(RecipeError, match="is no run"):
+        pipeline.train(stage(checkpoint, init="somewhere"), tmp_path / "out")
+    with pytest.raises(DataError, match="no training rows"):
+        pipeline.train(stage(checkpoint, data={"train": PHANTOMS | {"train": 0}}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_hold_out_never_parts_a_group():
+    rows = Samples.of(samples(0, {"train": 40}))
+    train, val = pipeline.hold_out(rows, 0.25, seed=3)
+    assert len(train) + len(val) == len(rows)
+    assert len(set(clusters_of(val))) == 10
+    assert not set(clusters_of(train)) & set(clusters_of(val))
+    assert list(pipeline.hold_out(rows, 0.25, seed=3)[1]) == list(val)
+    assert list(pipeline.hold_out(rows, 0.25, seed=4)[1]) != list(val)
+
+
+def test_splits_come_from_the_training_spec_unless_others_are_given():
+    splits = pipeline.load_splits(DataSettings(train=PHANTOMS), seed=0)
+    assert {s.split for s in splits.train} == {"train"}
+    assert {s.split for s in splits.val} == {"val"}
+    assert {s.split for s in splits.test} == {"test"}
+    held = pipeline.load_splits(DataSettings(train=PHANTOMS | {"val": 0}, val_share=0.25), seed=0)
+    assert {s.split for s in held.val} == {"train"}
+    assert len(set(clusters_of(held.val))) == 2
+
+
+def test_every_image_is_decoded_before_training(tmp_path):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    Image.new("RGB", (60, 60)).save(good)
+    bad.write_bytes(good.read_bytes()[:60])
+    first = next(samples(0, {"train": 1}))
+    rows = [
+        Samples.of([first])[0].__class__(**{**vars(first), "id": str(k), "images": (str(p),)}) for k, p in ((1, good), (2, bad))
+    ]
+    pipeline.verify_images(rows[:1])
+    with pytest.raises(DataError, match=r"row 2 \(sample 2\).*bad.png"):
+        pipeline.verify_images(rows)
+    blind = first.__class__(**{**vars(first), "images": ()})
+    with pytest.raises(DataError, match="has no image"):
+        pipeline.verify_images([blind])

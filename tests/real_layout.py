@@ -1,4 +1,4 @@
-"""A random Qwen2-VL on disk exactly as the published checkpoints lie there, but small.
+"""A random Qwen2-VL, or Qwen2.5-VL, on disk exactly as the published checkpoints lie there, but small.
 
 What differs from what transformers 5 writes itself: a flat config.json with `rope_scaling: {type: mrope}` and `torch_dtype`,
 the weights' old names (`visual.*`, `model.layers.*`), several shards with an index, a preprocessor_config.json with
@@ -10,7 +10,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import (
+    PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+)
 
 from osler.model.tiny import SPECIAL, build_tokenizer
 
@@ -70,11 +76,40 @@ def flat_config(ids: dict[str, int], vocabulary: int) -> dict:
     }
 
 
-def save_real_layout(folder: Path, seed: int = 0) -> Qwen2VLForConditionalGeneration:
+def flat_config_2_5(ids: dict[str, int], vocabulary: int) -> dict:
+    """The same of Qwen2.5-VL, whose vision tower has windows and an MLP of its own size."""
+    vision = {
+        "depth": 2,
+        "hidden_act": "silu",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "in_chans": 3,
+        "out_hidden_size": 64,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "spatial_patch_size": 14,
+        "window_size": 112,
+        "fullatt_block_indexes": [1],
+        "tokens_per_second": 2,
+        "temporal_patch_size": 2,
+    }
+    changed = {"model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"], "vision_config": vision}
+    return flat_config(ids, vocabulary) | changed
+
+
+FAMILIES = {
+    "qwen2_vl": (flat_config, Qwen2VLConfig, Qwen2VLForConditionalGeneration),
+    "qwen2_5_vl": (flat_config_2_5, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration),
+}
+
+
+def save_real_layout(folder: Path, family: str = "qwen2_vl", seed: int = 0) -> PreTrainedModel:
     """The model that was written to `folder`, in bf16, in three shards."""
     tokenizer = build_tokenizer()
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
-    config = flat_config(ids, len(tokenizer))
+    flat, config_class, model_class = FAMILIES[family]
+    config = flat(ids, len(tokenizer))
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     ends = {"eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]], "pad_token_id": ids["<|endoftext|>"]}
@@ -85,12 +120,12 @@ def save_real_layout(folder: Path, seed: int = 0) -> Qwen2VLForConditionalGenera
     ):
         (folder / f"{name}.json").write_text(json.dumps(value))
     torch.manual_seed(seed)
-    model = Qwen2VLForConditionalGeneration(Qwen2VLConfig.from_pretrained(folder)).to(torch.bfloat16)
+    model = model_class(config_class.from_pretrained(folder)).to(torch.bfloat16)
     _save_shards(model, folder)
     return model
 
 
-def _save_shards(model: Qwen2VLForConditionalGeneration, folder: Path, shards: int = 3) -> None:
+def _save_shards(model: PreTrainedModel, folder: Path, shards: int = 3) -> None:
     weights = {_published_name(k): v.clone() for k, v in model.state_dict().items() if k != "lm_head.weight"}
     names = sorted(weights)
     index = {name: f"model-{1 + i * shards // len(names):05}-of-{shards:05}.safetensors" for i, name in enumerate(names)}

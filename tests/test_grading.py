@@ -94,8 +94,14 @@ def test_the_form_must_hold_for_the_strict_reading(strategy, completion, compare
         ("A CT", "C"),
         ("B or D", None),
         ("B, and again B", "B"),
-        ("Not B'", "B"),
-        ("don'B", None),
+        ("B and D.", None),
+        ("the answer is 'B'", "B"),
+        ("don'B, B-mode", None),
+        ("**A**", "A"),
+        ("A, because", "A"),
+        ("A-mode", None),
+        ("A (large) one", None),
+        ("B. The rest, C too, is wrong", "B"),
         ("MRI", "A"),
         ("It shows an mri.", "A"),
         ("a CT  angiography", "D"),
@@ -129,10 +135,17 @@ def test_a_letter_inside_an_options_text_is_none(text, option):
     assert read_lenient(VIRUS, text, "letter") == (None if option is None else LETTERS[option])
 
 
+@pytest.mark.parametrize("letter", LETTERS)
+@pytest.mark.parametrize("form", ["{}", "({})", "{})", "{}.", "{}: it", "**{}**", '"{}"', "[{}]", "It is {}.", "{}, it is"])
+def test_no_letter_is_easier_to_read_than_another(letter, form):
+    ten = choice(*(f"finding {number}" for number in range(10)))
+    assert read_lenient(ten, form.format(letter), "letter") == letter
+
+
 def test_the_pronoun_i_is_no_letter():
     nine = choice(*(f"finding {number}" for number in range(9)), gold=1)
     assert read_lenient(nine, "I think B", "letter") == "B"
-    assert read_lenient(nine, "I think so", "letter") is None
+    assert read_lenient(nine, "I think so, I'm sure", "letter") is None
     assert read_lenient(nine, "(I)", "letter") == "I"
 
 
@@ -200,3 +213,8 @@ def test_what_cannot_be_parsed_is_incorrect_and_compared_with_nothing(answer_for
 @given(text=st.text(max_size=20))
 def test_normalising_twice_changes_nothing(text):
     assert normalise(normalise(text)) == normalise(text)
+
+
+def test_a_choice_without_options_has_no_answer_but_is_graded():
+    bare = Sample(id="1", images=(), question="Which?", golds=("CT",))
+    assert graded("nothink_raw", "C) CT", bare).lenient is WRONG

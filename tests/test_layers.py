@@ -26,7 +26,7 @@ ROOT = Path(osler.__file__).parent
 FILES = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in sorted(ROOT.rglob("*.py"))}
 MODULES = {name: file for name, file in FILES.items() if not name.endswith("__init__")}
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
-HEAVY = "torch transformers datasets trl peft accelerate numpy pyarrow PIL plotly".split()
+HEAVY = ["torch", "transformers", "datasets", "trl", "peft", "accelerate", "numpy", "pyarrow", "PIL", "plotly"]
 
 
 def layer(module):

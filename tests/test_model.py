@@ -6,21 +6,21 @@ import shutil
 import pytest
 import torch
 from peft import get_peft_model
-from real_layout import save_real_layout
 
 from osler.config import ImageSettings, LoraSettings
 from osler.errors import ModelError, RunError
 from osler.images import open_image
 from osler.model.generate import encode, generate
 from osler.model.load import adapter_of, load_policy, lora_config, merge_adapter
+from real_layout import save_real_layout
 
 PROMPT = ("What imaging modality is this?\n- CT\n- MRI\nGive the right option.", [open_image("phantom:test/0/0")])
 
 
-@pytest.fixture(scope="module")
-def layout(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("Qwen2-VL-small")
-    return folder, save_real_layout(folder)
+@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl"])
+def layout(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return folder, save_real_layout(folder, request.param)
 
 
 def test_the_published_layout_loads_with_every_weight_in_its_place(layout):

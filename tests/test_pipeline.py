@@ -4,7 +4,6 @@ import json
 
 import pytest
 from PIL import Image
-from real_layout import save_real_layout
 
 from osler import pipeline
 from osler.config import Chain, DataSettings, Recipe
@@ -15,6 +14,7 @@ from osler.floor import clusters_of
 from osler.matrix import build_matrix
 from osler.report import write_report
 from osler.runs import Run
+from real_layout import save_real_layout
 
 PHANTOMS = {"name": "phantoms", "seed": 0, "train": 8, "val": 2, "test": 4}
 

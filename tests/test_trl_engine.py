@@ -6,7 +6,6 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from real_layout import save_real_layout
 
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
@@ -16,6 +15,7 @@ from osler.model.load import load_policy, lora_config
 from osler.rl.trl_engine import RecordingTrainer, Scorer, grpo_config, prompt_dataset
 from osler.runs import Run
 from osler.strategies import STRATEGIES
+from real_layout import save_real_layout
 
 G, MAX_TOKENS = 4, 6
 LENGTHS = [6, 2, 3, 1, 4, 6, 5, 2]  # of the eight completions: ragged, one of a single token

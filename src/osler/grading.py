@@ -13,6 +13,9 @@ from osler.schema import LETTERS, Grader, Kind, Outcome, Parsed, Sample, Verdict
 from osler.strategies import AnswerForm, gold_answer
 
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
+_ALONE = r"(?<!\w)(?<!\w')"
+_MARKED = re.compile(_ALONE + r"([A-J])(?:\)|[.:](?=\s+\S))")
+_BARE = re.compile(_ALONE + r"(?:[B-HJ]|[AI](?!\s+\S))(?!\w|['-]\w)")
 
 
 def grader(answer_form: AnswerForm) -> Grader:
@@ -72,13 +75,15 @@ def _choices(sample: Sample) -> tuple[str, ...]:
 def _index_by_letter(sample: Sample, text: str) -> int | None:
     """The option whose letter stands alone in `text`: `B`, `(B)`, `B.`, `B) liver`; None where two different ones do.
 
-    A capital A that starts or continues a sentence is an article, and an I a pronoun, so these count only with a bracket, a
-    colon or a full stop behind them, or at the very end.
+    Letters with a bracket, or with a colon or a full stop and more text behind them, come before bare ones. A bare A before
+    a word is an article, and an I a pronoun.
     """
     letters = _letters(sample)
-    found = re.findall(rf"(?<![\w'])\(?([{letters}])(?:\)|[.:](?=\s|$)|\s*$)", text)
-    found = found or [letter for letter in re.findall(r"(?<![\w'])([B-HJ])(?![\w'])", text) if letter in letters]
-    return letters.index(found[0]) if len(set(found)) == 1 else None
+    for pattern in (_MARKED, _BARE):
+        found = {letter for letter in pattern.findall(text) if letter in letters}
+        if found:
+            return letters.index(found.pop()) if len(found) == 1 else None
+    return None
 
 
 def _without_options(sample: Sample, text: str) -> str:

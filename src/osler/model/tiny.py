@@ -169,9 +169,12 @@ class Curriculum:
         return self.prompt + self.tokenizer(text, add_special_tokens=False)["input_ids"], len(self.prompt)
 
     def tell(self, findings: list[tuple[str, str]]) -> str:
-        """The sentences in a random order, every other one with its finding named once more, so that it is said in two ways."""
+        """The sentences in a random order; behind every other one its finding is named once more, plainly or in tags."""
         chosen = [findings[k] for k in self.rng.permutation(len(findings))]
-        return " ".join(sentence + (f" {finding}." if self.rng.random() < 0.5 else "") for finding, sentence in chosen)
+        return " ".join(sentence + self._echo(finding) for finding, sentence in chosen)
+
+    def _echo(self, finding: str) -> str:
+        return ("", "", f" {finding}.", f"<answer>{finding}</answer>")[self.rng.integers(4)]
 
 
 def train(

@@ -22,7 +22,6 @@ def osler(monkeypatch, capsys, tmp_path):
     """Runs `osler ARGUMENTS` in this process and an empty folder; returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     threads = torch.get_num_threads()
 
     def call(*arguments):
@@ -125,7 +124,7 @@ def test_an_image_that_cannot_be_decoded_is_named(refused, write, one_stage, tmp
         ("init=elsewhere", "init 'elsewhere' is no run"),
         ("init=run:elsewhere", "elsewhere is no run folder: it has no manifest.json"),
         ("init=stage:sft", "stage:sft is known only inside a chain"),
-        ("model=elsewhere", "no model at 'elsewhere'"),
+        ("model=no/such/folder", "no model at 'no/such/folder'"),
     ],
 )
 def test_a_recipe_that_cannot_work(refused, one_stage, override, message):
@@ -216,6 +215,13 @@ def test_data_show_prints_one_json_object(osler):
     assert (code, err) == (0, "")
     counts = json.loads(out)
     assert counts["n"] == sum(counts["by_split"].values()) > 0
+
+
+def test_an_evaluation_prints_one_json_object(osler, write, tmp_path):
+    command = ("eval", "--model", "tiny", "--data", f"jsonl:{write(ROW)}", "--max-tokens", 2, "--out", tmp_path / "out")
+    code, out, _ = osler(*command, "--json")
+    assert (code, json.loads(out)["run"]) == (0, str(tmp_path / "out"))
+    assert Run.open(tmp_path / "out").manifest["state"] == "done"
 
 
 def test_data_show_prints_tables_for_people(osler, write):

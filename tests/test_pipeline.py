@@ -125,7 +125,7 @@ def test_an_evaluation_resumes_where_it_was_cut(checkpoint, tmp_path):
 
 def test_nothing_is_made_when_something_is_wrong(checkpoint, tmp_path):
     wrong = stage(checkpoint, strategy="nothink_raw", rewards=[{"name": "format"}])
-    with pytest.raises(RecipeError, match="has no tags.*think, nothink, think_after"):
+    with pytest.raises(RecipeError, match=r"has no tags.*think, nothink, think_after"):
         pipeline.train(wrong, tmp_path / "out")
     with pytest.raises(RecipeError, match="does not divide"):
         pipeline.train(stage(checkpoint, rollout={"G": 4, "micro_batch": 3}), tmp_path / "out")

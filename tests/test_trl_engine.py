@@ -67,7 +67,7 @@ def scripted_trainer(recipe, tmp_path):
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
     words = torch.randint(300, 700, (len(LENGTHS), MAX_TOKENS)).tolist()
-    given = [row[: n - 1] + [trainer.eos_token_ids[0]] for row, n in zip(words, LENGTHS, strict=True)]
+    given = [[*row[: n - 1], trainer.eos_token_ids[0]] for row, n in zip(words, LENGTHS, strict=True)]
     trainer._generate_single_turn = lambda *args, **kwargs: (given, None)
     trainer.advantages = []
     trainer.on_rollouts = lambda advantages, step: trainer.advantages.extend(advantages)

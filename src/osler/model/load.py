@@ -221,6 +221,8 @@ def split_step(spec: str) -> tuple[Path, str | None]:
 
 
 def _peft_base(folder: Path) -> str:
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{folder} is no PEFT adapter: it has no adapter_config.json.")
     try:
         base: str | None = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     except (OSError, ValueError) as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from osler.datasets.load import load_data
-from osler.floor import OptionPrior, chance, clusters_of, floor_accuracy
+from osler.floor import OptionPrior, chance, floor_accuracy
 from osler.schema import Kind, Sample
 from osler.stats import EMPTY
 
@@ -82,7 +82,7 @@ def test_the_floor_is_clustered(prior):
 
 
 def test_a_cluster_is_the_group_else_the_image_else_the_sample():
-    assert clusters_of([ask("a", "b", group="patient 1"), ask("a", "b"), ask("a", "b", images=())]) == [
+    assert [s.cluster for s in (ask("a", "b", group="patient 1"), ask("a", "b"), ask("a", "b", images=()))] == [
         "patient 1",
         "a.png",
         "s",

@@ -15,7 +15,7 @@ LAYERS = (
     "schema config images",
     "grading strategies runs datasets.* controls floor",
     "rewards judge model.* matrix summary auditing check",
-    "rl.* baselines evaluation planning",
+    "rl.* baselines evaluation planning lineage",
     "report charts exporting doctor bench interop",
     "pipeline quickstart study serve",
     "cli __main__",

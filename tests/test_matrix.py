@@ -30,7 +30,7 @@ def record(strict=RIGHT, lenient=None, *, answer="A", found="A", truncated=False
         prompt="What?",
         completion="...",
         parsed=Parsed(answer=answer, lenient=found, thought=None, well_formed=answer is not None),
-        verdict=Verdict(outcome=strict, lenient=lenient or strict, compared="A", gold="A"),
+        verdict=Verdict(outcome=strict, lenient=lenient or strict, compared=answer, gold="A"),
         strategy="nothink",
         tokens=tokens,
         truncated=truncated,

@@ -6,11 +6,12 @@ import pytest
 from PIL import Image
 
 from osler import pipeline
+from osler.check import verify_images
 from osler.config import Chain, DataSettings, Recipe
 from osler.datasets.phantoms import samples
 from osler.datasets.samples import Samples
+from osler.datasets.splits import hold_out, load_splits
 from osler.errors import DataError, RecipeError, RunError
-from osler.floor import clusters_of
 from osler.matrix import build_matrix
 from osler.report import write_report
 from osler.runs import Run
@@ -138,22 +139,22 @@ def test_nothing_is_made_when_something_is_wrong(checkpoint, tmp_path):
 
 def test_hold_out_never_parts_a_group():
     rows = Samples.of(samples(0, {"train": 40}))
-    train, val = pipeline.hold_out(rows, 0.25, seed=3)
+    train, val = hold_out(rows, 0.25, seed=3)
     assert len(train) + len(val) == len(rows)
-    assert len(set(clusters_of(val))) == 10
-    assert not set(clusters_of(train)) & set(clusters_of(val))
-    assert list(pipeline.hold_out(rows, 0.25, seed=3)[1]) == list(val)
-    assert list(pipeline.hold_out(rows, 0.25, seed=4)[1]) != list(val)
+    assert len({s.cluster for s in val}) == 10
+    assert not ({s.cluster for s in train}) & ({s.cluster for s in val})
+    assert list(hold_out(rows, 0.25, seed=3)[1]) == list(val)
+    assert list(hold_out(rows, 0.25, seed=4)[1]) != list(val)
 
 
 def test_splits_come_from_the_training_spec_unless_others_are_given():
-    splits = pipeline.load_splits(DataSettings(train=PHANTOMS), seed=0)
+    splits = load_splits(DataSettings(train=PHANTOMS), seed=0)
     assert {s.split for s in splits.train} == {"train"}
     assert {s.split for s in splits.val} == {"val"}
     assert {s.split for s in splits.test} == {"test"}
-    held = pipeline.load_splits(DataSettings(train=PHANTOMS | {"val": 0}, val_share=0.25), seed=0)
+    held = load_splits(DataSettings(train=PHANTOMS | {"val": 0}, val_share=0.25), seed=0)
     assert {s.split for s in held.val} == {"train"}
-    assert len(set(clusters_of(held.val))) == 2
+    assert len({s.cluster for s in held.val}) == 2
 
 
 def test_every_image_is_decoded_before_training(tmp_path):
@@ -164,9 +165,9 @@ def test_every_image_is_decoded_before_training(tmp_path):
     rows = [
         Samples.of([first])[0].__class__(**{**vars(first), "id": str(k), "images": (str(p),)}) for k, p in ((1, good), (2, bad))
     ]
-    pipeline.verify_images(rows[:1])
-    with pytest.raises(DataError, match=r"row 2 \(sample 2\).*bad.png"):
-        pipeline.verify_images(rows)
+    verify_images(rows[:1])
+    with pytest.raises(DataError, match=r"sample '2': .*bad.png"):
+        verify_images(rows)
     blind = first.__class__(**{**vars(first), "images": ()})
     with pytest.raises(DataError, match="has no image"):
-        pipeline.verify_images([blind])
+        verify_images([blind])

@@ -114,7 +114,7 @@ def evaluate(
     _calm()
     from osler import pipeline
 
-    trial = pipeline.trial_of(model).with_changes(strategy=strategy, answer_form=answer_form, max_tokens=max_tokens)
+    trial = pipeline.Trial.of_model(model).with_changes(strategy=strategy, answer_form=answer_form, max_tokens=max_tokens)
     run = pipeline.evaluate(model, data, trial, split, out, resume=resume)
     if as_json:
         _print_json({"run": str(run.path), **run.summary})

@@ -5,7 +5,7 @@ model without eyes sees, the text, and none of the images.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -65,7 +65,7 @@ def fold_option(text: str) -> str:
 def floor_accuracy(prior: OptionPrior, samples: Iterable[Sample]) -> Estimate:
     """What `prior` scores on `samples`; its n counts those that have options, as the others have no floor."""
     scored = [(credit, sample) for sample in samples if (credit := prior.credit(sample)) is not None]
-    return proportion([credit for credit, _ in scored], clusters_of([sample for _, sample in scored]))
+    return proportion([credit for credit, _ in scored], [sample.cluster for _, sample in scored])
 
 
 def chance(sample: Sample) -> float | None:
@@ -73,8 +73,3 @@ def chance(sample: Sample) -> float | None:
     if sample.options:
         return 1 / len(sample.options)
     return 0.5 if sample.kind is Kind.YESNO else None
-
-
-def clusters_of(samples: Sequence[Sample]) -> list[str]:
-    """For each sample what it fails or succeeds together with: its group, else its first image, else itself."""
-    return [sample.group or (sample.images[0] if sample.images else sample.id) for sample in samples]

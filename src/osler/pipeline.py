@@ -5,42 +5,29 @@ evaluate     a model, a data set, a strategy -> an eval run
 run_chain    stages one after the other, the base and each stage evaluated on the same test rows -> a study run
 """
 
-import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain as joined
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from osler.config import Chain, DataSettings, ImageSettings, Recipe, Spec
-from osler.datasets.load import load_data
-from osler.datasets.samples import Samples
-from osler.errors import DataError, RecipeError, RunError, unknown
-from osler.floor import OptionPrior, clusters_of
+from osler.check import verify_images
+from osler.config import Chain, ImageSettings, Recipe, Spec
+from osler.datasets.splits import Splits, load_part, load_splits
+from osler.errors import RecipeError, RunError, unknown
+from osler.floor import OptionPrior
 from osler.grading import grader
-from osler.images import open_image
-from osler.progress import bar, console
+from osler.progress import console
 from osler.report import write_report
 from osler.rewards import reward_of
 from osler.runs import Run, default_path, require_free
-from osler.schema import Sample
 from osler.strategies import STRATEGIES, AnswerForm, strategy_of
 
 STAGE = re.compile(r"stage:(?P<name>.+)")
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The rows of one recipe: to train on, to stop on, to report on."""
-
-    train: Samples
-    val: Samples
-    test: Samples
 
 
 @dataclass(frozen=True)
@@ -59,6 +46,14 @@ class Trial:
         """How a model that `recipe` trained was asked in training."""
         longest = recipe.eval_max_tokens or recipe.rollout.max_tokens
         return cls(recipe.strategy, recipe.answer_form, longest, recipe.images, recipe.dtype, recipe.threads)
+
+    @classmethod
+    def of_model(cls, model: str) -> "Trial":
+        """How `model` was asked in training; the defaults for a model that osler did not train."""
+        from osler.lineage import recipe_of
+
+        recipe = recipe_of(model)
+        return cls.of(recipe) if recipe else cls()
 
     def with_changes(self, **changes: Any) -> "Trial":
         """This trial with what is given (not None) changed. Errors: RecipeError for an answer form that is none."""
@@ -97,8 +92,10 @@ def check_chain(chain: Chain) -> None:
         for reference in _stage_references(recipe):
             if reference not in earlier:
                 raise RecipeError(f"stage {name}: stage:{reference} is no earlier stage; there are {earlier or 'none'}.")
-        load_splits(recipe.data, recipe.seed)
         earlier.append(name)
+    all_splits = [load_splits(recipe.data, recipe.seed) for recipe in chain.stages.values()]
+    tested = [load_part(_test_spec(recipe), "test") for recipe in chain.stages.values()]
+    verify_images(joined(*(joined(s.train, s.val) for s in all_splits), *tested))
 
 
 def _stage_references(recipe: Recipe) -> list[str]:
@@ -107,71 +104,20 @@ def _stage_references(recipe: Recipe) -> list[str]:
     return [match["name"] for match in found if match]
 
 
-def load_splits(data: DataSettings, seed: int) -> Splits:
-    """The rows of each split. Errors: DataError where there are none to train on.
-
-    Where no validation rows are given or shipped, `val_share` of the training groups (patients, images) are held out.
-    """
-    source = load_data(data.train)
-    train = _part(source, "train")
-    if not len(train):
-        raise DataError(f"no training rows in {data.train!r}; its splits are {source.counts()['by_split']}.")
-    test = _part(load_data(data.test), "test") if data.test is not None else source.where(split="test")
-    val = _part(load_data(data.val), "val") if data.val is not None else source.where(split="val")
-    if not len(val) and data.val_share:
-        train, val = hold_out(train, data.val_share, seed)
-    return Splits(train, val, test)
-
-
-def hold_out(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
-    """`samples` parted by group, `share` of the groups (at least one) in the second part. Seeded; order is kept."""
-    groups = clusters_of(samples)
-    names = sorted(set(groups))
-    chosen = np.random.default_rng(seed).permutation(len(names))[: max(1, round(share * len(names)))]
-    held = {names[index] for index in chosen}
-    rows = range(len(samples))
-    return samples.take(r for r in rows if groups[r] not in held), samples.take(r for r in rows if groups[r] in held)
-
-
-def verify_images(samples: Sequence[Sample]) -> None:
-    """Decode every image once, so that a broken one is found now and not at step 3000.
-
-    Errors: DataError that names sample, row and file; or says that the data set was read without its images.
-    """
-    first: dict[str, tuple[int, str]] = {}
-    for row, sample in enumerate(samples, 1):
-        if not sample.images:
-            raise DataError(f"sample {sample.id!r} has no image. Give the images' root: NAME:PATH?images=ROOT.")
-        for reference in sample.images:
-            first.setdefault(reference, (row, sample.id))
-    files = {reference: where for reference, where in first.items() if not reference.startswith("phantom:")}
-    if not files:
-        return
-
-    def decode(reference: str) -> None:
-        try:
-            open_image(reference)
-        except DataError as error:
-            row, name = files[reference]
-            raise DataError(f"row {row} (sample {name}): {error}") from error
-
-    with bar("Check images", len(files)) as tick, ThreadPoolExecutor() as pool:
-        for _ in pool.map(decode, files):
-            tick("")
-
-
-def train(recipe: Recipe, out: str | Path | None = None) -> Run:
+def train(recipe: Recipe, out: str | Path | None = None, images_verified: bool = False) -> Run:
     """The finished run of `recipe`. Errors: any OslerError, before the run folder is made."""
-    from osler.model.load import load_policy  # torch is loaded only once names and data have been found good
-
     check(recipe)
     if missing := _stage_references(recipe):
         raise RecipeError(f"stage:{missing[0]} is known only inside a chain. Write run:DIR, or seconds as a number.")
     path = require_free(out or default_path(recipe.method))
     recipe = recipe.model_copy(update={"init": _absolute(recipe.init)})
     splits = load_splits(recipe.data, recipe.seed)
-    validation = splits.val if recipe.method == "sft" else []
-    verify_images([*splits.train, *validation])
+    if not images_verified:
+        verify_images(joined(splits.train, splits.val if recipe.method == "sft" else ()))
+
+    from osler.lineage import trained_on  # torch is loaded only once names and data have been found good
+    from osler.model.load import load_policy, set_threads
+
     set_threads(recipe.threads)
     vlm = load_policy(recipe.init or recipe.model, recipe.images, recipe.dtype)
     run = Run.create(path, "train", recipe=recipe.model_dump(mode="json"), trained_on=trained_on(splits.train, recipe.init))
@@ -201,22 +147,24 @@ def evaluate(
     out: str | Path | None = None,
     label: str | None = None,
     resume: bool = False,
+    images_verified: bool = False,
 ) -> Run:
     """The finished evaluation of `model` on a split of `data`, asked as it was trained unless `trial` says otherwise.
 
     Errors: any OslerError, before the run folder is made.
     """
-    trial = trial or trial_of(model)
+    trial = trial or Trial.of_model(model)
     strategy = strategy_of(trial.strategy)
     path = Path(out or default_path("eval")) if resume else require_free(out or default_path("eval"))
-    samples = _part(load_data(data), split)
-    if not len(samples):
-        raise DataError(f"no {split} rows in {data!r}; its splits are {load_data(data).counts()['by_split']}.")
-    verify_images(samples)
-    set_threads(trial.threads)
-    from osler.evaluation import evaluate as record
-    from osler.model.load import load_policy
+    samples = load_part(data, split)
+    if not images_verified:
+        verify_images(samples)
 
+    from osler.evaluation import evaluate as record
+    from osler.lineage import model_hash, model_label, row_hash, training_of
+    from osler.model.load import load_policy, set_threads
+
+    set_threads(trial.threads)
     vlm = load_policy(model, trial.images, trial.dtype)
     training = training_of(model)
     facts = {
@@ -255,7 +203,7 @@ def run_chain(chain: Chain, out: str | Path | None = None) -> ChainResult:
         evaluated["base"] = _evaluate_stage(study, "base", first.model, first)
         for name, recipe in chain.stages.items():
             console.print(f"[bold]{name}[/]: {recipe.method} from {recipe.init or recipe.model}")
-            trained[name] = train(_resolve(recipe, study, trained), study.path / name)
+            trained[name] = train(_resolve(recipe, study, trained), study.path / name, images_verified=True)
             evaluated[name] = _evaluate_stage(study, name, f"run:{trained[name].path}", recipe)
     return ChainResult(study, trained, evaluated)
 
@@ -267,8 +215,12 @@ def finish_chain(result: ChainResult) -> Path:
 
 
 def _evaluate_stage(study: Run, name: str, model: str, recipe: Recipe) -> Run:
-    data = recipe.data.test if recipe.data.test is not None else recipe.data.train
-    return evaluate(model, data, Trial.of(recipe), out=study.path / f"{name}-test", label=name)
+    out = study.path / f"{name}-test"
+    return evaluate(model, _test_spec(recipe), Trial.of(recipe), out=out, label=name, images_verified=True)
+
+
+def _test_spec(recipe: Recipe) -> Spec:
+    return recipe.data.test if recipe.data.test is not None else recipe.data.train
 
 
 def _resolve(recipe: Recipe, study: Run, trained: dict[str, Run]) -> Recipe:
@@ -292,79 +244,6 @@ def training_summary(run: Run, seconds: float) -> dict[str, Any]:
     if run.manifest.get("best_step"):
         summary["best_step"] = run.manifest["best_step"]
     return summary
-
-
-def trained_on(samples: Sequence[Sample], init: str | None) -> dict[str, Any]:
-    """The domains that a model has seen after training on `samples` from `init`, and the blind attacker of these rows."""
-    before = training_of(init) if init else None
-    axes: dict[str, Any] = {
-        axis: sorted({str(getattr(s, axis)) for s in samples} | set(before[axis] if before else []))
-        for axis in ("modality", "question_type", "source")
-    }
-    return {**axes, "n": len(samples), "row_hash": row_hash(samples), "option_prior": OptionPrior.fit(samples).to_json()}
-
-
-def training_of(model: str) -> dict[str, Any] | None:
-    """What `model` was trained on, as its run recorded it; None for a model that osler did not train."""
-    found: dict[str, Any] | None = _run_of(model).manifest["trained_on"] if model.startswith("run:") else None
-    return found
-
-
-def trial_of(model: str) -> Trial:
-    """How `model` was asked in training; the defaults for a model that osler did not train."""
-    return Trial.of(Recipe.model_validate(_run_of(model).manifest["recipe"])) if model.startswith("run:") else Trial()
-
-
-def model_label(model: str) -> str:
-    """A short name to show: the run's, or the last part of a path or hub name."""
-    return _run_of(model).name if model.startswith("run:") else model.rstrip("/").rpartition("/")[2]
-
-
-def model_hash(model: str) -> str | None:
-    """The hash of the weights that `model` adds (a run's adapter) or is (a folder); None for a hub name."""
-    from osler.model.load import TINY, adapter_of, split_step
-
-    if model.startswith("run:"):
-        folder = adapter_of(*split_step(model.removeprefix("run:")))
-    else:
-        folder = TINY if model == "tiny" else Path(model.removeprefix("peft:"))
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    return _digest(_file_hash(file) for file in files) if files else None
-
-
-def row_hash(samples: Iterable[Sample]) -> str:
-    """A hash of what is asked and what is right, row by row."""
-    return _digest(json.dumps([s.id, s.question, s.options, s.golds], ensure_ascii=False) for s in samples)
-
-
-def set_threads(threads: int) -> None:
-    """Threads for this process's tensors; two on a shared core can be ten times slower than one."""
-    import torch
-
-    torch.set_num_threads(threads)
-
-
-def _file_hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _digest(parts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _part(samples: Samples, split: str) -> Samples:
-    """The rows of `split`, or all of them where the data set has no splits at all."""
-    return samples if set(samples.counts()["by_split"]) == {"none"} else samples.where(split=split)
-
-
-def _run_of(model: str) -> Run:
-    from osler.model.load import split_step
-
-    return Run.open(split_step(model.removeprefix("run:"))[0], "train")
 
 
 def _absolute(init: str | None) -> str | None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from osler.config import Chain, load_recipe
 from osler.errors import RecipeError
-from osler.floor import clusters_of
 from osler.pipeline import ChainResult, run_chain
 from osler.report import write_report
 from osler.runs import Run, default_path
@@ -66,7 +65,7 @@ def summarise_chain(result: ChainResult, seed: int, started: float) -> dict[str,
 
 def difference(ours: list[Record], theirs: list[Record]) -> Estimate:
     """Accuracy of `ours` minus `theirs`, strict reading, paired on the same rows, clustered by image."""
-    clusters = clusters_of([record.sample for record in ours])
+    clusters = [record.sample.cluster for record in ours]
     return paired_difference(_correct(ours), _correct(theirs), clusters)
 
 
@@ -128,4 +127,4 @@ def _correct(records: list[Record]) -> list[bool]:
 def _thought_names_gold(records: list[Record]) -> Estimate:
     """How often the thought holds the gold's text: whether the image was read, whatever was answered."""
     named = [record.sample.golds[0] in (record.parsed.thought or "") for record in records]
-    return proportion(named, clusters_of([record.sample for record in records]))
+    return proportion(named, [record.sample.cluster for record in records])

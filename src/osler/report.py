@@ -20,7 +20,6 @@ from plotly.offline import get_plotlyjs
 
 from osler.charts import COLOURS, Chart, accuracy_chart, curves, heat_map, scale_stops
 from osler.errors import DataError, RunError
-from osler.floor import clusters_of
 from osler.images import open_image
 from osler.matrix import build_matrix
 from osler.runs import Run
@@ -198,7 +197,7 @@ def disagreement(first: Evaluation, last: Evaluation) -> Disagreement | None:
     if not pairs:
         return None
     scores = [(bool(a.right), bool(b.right)) for a, b in pairs]
-    clusters = clusters_of([a.record.sample for a, _ in pairs])
+    clusters = [a.record.sample.cluster for a, _ in pairs]
     ways = ((False, True), (True, False))
     examples = [
         evenly([pair for pair, way in zip(pairs, scores, strict=True) if way == unequal], DISAGREEMENTS) for unequal in ways

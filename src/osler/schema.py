@@ -48,7 +48,8 @@ class Sample(_Json):
     """One question about one or more images, as every data set is read.
 
     `images` are references that `osler.images.open_image` opens: a path, or `phantom:...`; empty where the data set was
-    read without its images. `group` is what must not be split between train and test: a patient, a case, an image.
+    read without its images. `group` is what must not be split between train and test: a patient, a case, an image. `origin`
+    is the file and row that it was read from, for messages.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Sample(_Json):
     group_is_patient: bool = False
     language: str = "en"
     extra: dict[str, Any] = field(default_factory=dict)
+    origin: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -78,6 +80,11 @@ class Sample(_Json):
             ("question_type", QuestionType(self.question_type)),
         ):
             object.__setattr__(self, name, value)
+
+    @property
+    def cluster(self) -> str:
+        """What the sample fails or succeeds together with: its group, else its first image, else itself."""
+        return self.group or (self.images[0] if self.images else self.id)
 
     @property
     def gold_letter(self) -> str | None:

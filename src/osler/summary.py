@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from osler.floor import OptionPrior, clusters_of, floor_accuracy
+from osler.floor import OptionPrior, floor_accuracy
 from osler.schema import Outcome, Record, Sample
 from osler.stats import Estimate, proportion
 from osler.taxonomy import Modality, QuestionType
@@ -108,8 +108,9 @@ def summarise(records: Sequence[Record], prior: OptionPrior | None = None) -> di
 
 
 def _unparseable(record: Record) -> bool:
-    """Whether the strict reading found no possible answer: the form was broken, or what stands in it is none."""
-    return record.verdict.compared is None and record.verdict.outcome is not Outcome.UNJUDGED
+    """Whether the strict reading found no possible answer: the form was broken, or what stands in its place is none."""
+    unread = record.verdict.compared is None and record.verdict.outcome is not Outcome.UNJUDGED
+    return record.parsed.answer is None or unread
 
 
 def _outcome(answer: str | None, outcome: Outcome) -> Outcome:
@@ -123,4 +124,4 @@ def _accuracy(records: Sequence[Record], outcomes: Sequence[Outcome]) -> Estimat
 
 
 def _clusters(records: Iterable[Record]) -> list[str]:
-    return clusters_of([record.sample for record in records])
+    return [record.sample.cluster for record in records]

@@ -76,14 +76,14 @@ def read(spec: DataSpec) -> Iterator[Sample]:
                 if not (line := line.removeprefix(_BOM if number == 1 else b"").strip()):
                     continue
                 with at_row(file, number):
-                    sample = _sample(_Row.model_validate_json(line), root)
+                    sample = _sample(_Row.model_validate_json(line), root, f"{file}, row {number}")
                     if sample.id in seen:
                         raise DataError(f"the id {sample.id!r} is taken by {seen[sample.id]}. Ids must differ.")
-                seen[sample.id] = f"{file}, row {number}"
+                seen[sample.id] = str(sample.origin)
                 yield sample
 
 
-def _sample(row: _Row, root: str | Path) -> Sample:
+def _sample(row: _Row, root: str | Path, origin: str) -> Sample:
     """`row` with its fields checked against each other. Errors: DataError."""
     for name in ("id", "question"):
         if not str(getattr(row, name)).strip():
@@ -107,6 +107,7 @@ def _sample(row: _Row, root: str | Path) -> Sample:
         group_is_patient=row.group_is_patient,
         language=row.language,
         extra=dict(row.model_extra or {}),
+        origin=origin,
     )
 
 

@@ -11,7 +11,7 @@ The published splits are by row, not by image: test rows may show images of trai
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -59,7 +59,7 @@ def read(spec: DataSpec) -> Iterator[Sample]:
         for number, value in enumerate(_rows(file), 1):
             with at_row(file, number):
                 sample = _sample(f"{file.stem}/{number}", _Row.model_validate(value), domain, spec.images)
-            yield sample
+            yield replace(sample, origin=f"{file}, row {number}")
 
 
 def split_problem(problem: str) -> tuple[str, tuple[str, ...]]:

@@ -37,6 +37,7 @@ COLUMNS = pa.schema(
         pa.field("group_is_patient", pa.bool_(), nullable=False),
         pa.field("language", pa.string(), nullable=False),
         pa.field("extra", pa.string(), nullable=False),
+        pa.field("origin", pa.string()),
     ]
 )
 BATCH = 4096

@@ -214,6 +214,11 @@ def _special_ids(tokenizer: Any) -> list[int]:
     return [index for index, token in tokenizer.added_tokens_decoder.items() if token.special]
 
 
+def set_threads(threads: int) -> None:
+    """Threads for this process's tensors; two on a shared core can be ten times slower than one."""
+    torch.set_num_threads(threads)
+
+
 def split_step(spec: str) -> tuple[Path, str | None]:
     """The run folder and the step of `DIR[@last|best|STEP]`."""
     folder, at, step = spec.rpartition("@")

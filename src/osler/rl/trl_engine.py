@@ -33,6 +33,9 @@ from osler.schema import Grader, Sample
 from osler.strategies import Strategy
 
 SCALE_REWARDS = {"group": "group", "batch": "batch", "none": "none"}
+GRID = 2**16
+"""Totals are rounded to 1/GRID: the float32 mean of equal ones is then exact, and a group without spread has none at all."""
+
 LOSS_TYPE = {"sequence": "grpo", "constant": "dr_grpo", "token": "dapo"}
 
 
@@ -181,6 +184,7 @@ class Scorer:
         parsed = self.strategy.parse(completion)
         verdict = self.grader(sample, parsed)
         parts = [reward(sample, parsed, verdict, {}) for reward in self.rewards]
+        reward = total(parts, self.weights)
         return {
             "sample_id": sample.id,
             "images": list(sample.images),
@@ -188,7 +192,7 @@ class Scorer:
             "gold": verdict.gold,
             "completion": completion,
             "rewards": dict(zip(self.names, parts, strict=True)),
-            "reward": total(parts, self.weights),
+            "reward": reward if reward is None else round(reward * GRID) / GRID,
         }
 
 

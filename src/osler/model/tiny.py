@@ -178,7 +178,7 @@ class Curriculum:
 
 
 def train(
-    vlm: VLM, steps: int = 500, images: int = 3000, batch_size: int = 48, lr: float = 2e-3, seed: int = 0
+    vlm: VLM, steps: int = 800, images: int = 3000, batch_size: int = 40, lr: float = 2e-3, seed: int = 0
 ) -> dict[str, Any]:
     """The training log: the loss every 50 steps, and how many held-out phantoms are described rightly, by field."""
     curriculum = Curriculum(vlm, images, seed)

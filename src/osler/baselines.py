@@ -18,7 +18,7 @@ from osler.config import Recipe
 from osler.images import open_image
 from osler.model.load import VLM, lora_config
 from osler.progress import Tick, bar
-from osler.rl.trl_engine import RunCallback, merge_passthrough, quiet, trainer_settings
+from osler.rl.trl_engine import RunCallback, merge_passthrough, trainer_settings
 from osler.runs import Run
 from osler.schema import Sample
 from osler.strategies import Strategy
@@ -30,7 +30,7 @@ def train_sft(
     """Train a fresh LoRA on `vlm`; write metrics, checkpoints and the adapter of the lowest validation loss to `run`."""
     for sample in (*samples, *validation):
         strategy.completion(sample, recipe.answer_form)  # a row that cannot be taught is an error now, not at step 300
-    with bar("SFT", recipe.max_steps) as tick, quiet():
+    with bar("SFT", recipe.max_steps) as tick:
         callback = SftCallback(run, recipe, tick)
         trainer = SFTTrainer(
             model=vlm.model,

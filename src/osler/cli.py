@@ -6,6 +6,7 @@ An error that the user can put right is one line on stderr and exit code 2.
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,7 +58,7 @@ def quickstart(out: Out = None, seed: Annotated[int, typer.Option(min=0)] = 0, a
     _calm()
     from osler import quickstart as job
 
-    _, summary = job.quickstart(out, seed)
+    summary = job.quickstart(out, seed)
     if as_json:
         _print_json(summary)
         return
@@ -198,6 +199,7 @@ def _calm() -> None:
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 
 
 def _print_json(value: Any) -> None:

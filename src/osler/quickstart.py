@@ -6,6 +6,7 @@ A chain as any other (recipes/quickstart.yaml); this file only turns what it lef
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,13 @@ NAMES = {
 }
 
 
-def quickstart(out: str | Path | None = None, seed: int = 0) -> tuple[ChainResult, dict[str, Any]]:
-    """The chain's result and the summary that is printed; report.html and summary.json are written to the run folder."""
+def quickstart(out: str | Path | None = None, seed: int = 0, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The summary that is printed; report.html and summary.json are written to the run folder.
+
+    `overrides` are those of `osler train quickstart`. Errors: any OslerError.
+    """
     started = time.perf_counter()
-    chain = load_recipe("quickstart", [f"seed={seed}", f"data.train.seed={seed}"])
+    chain = load_recipe("quickstart", [f"seed={seed}", f"data.train.seed={seed}", *overrides])
     if not isinstance(chain, Chain):
         raise RecipeError("recipes/quickstart.yaml is no chain: it has no stages.")
     result = run_chain(chain, out or default_path("quickstart"))
@@ -37,7 +41,7 @@ def quickstart(out: str | Path | None = None, seed: int = 0) -> tuple[ChainResul
     runs = [*result.trained.values(), *(result.evaluated[stage] for stage in STAGES)]
     write_report(runs, Path(summary["report"]), notes(summary))
     result.run.finish(summary)
-    return result, summary
+    return summary
 
 
 def summarise_chain(result: ChainResult, seed: int, started: float) -> dict[str, Any]:

@@ -12,9 +12,7 @@ One total reward is handed over, None where a weighted part is None: such a comp
 advantage is 0, and it still counts in the loss's denominator, as it has tokens.
 """
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,7 +40,7 @@ LOSS_TYPE = {"sequence": "grpo", "constant": "dr_grpo", "token": "dapo"}
 def train_grpo(recipe: Recipe, vlm: VLM, samples: Sequence[Sample], strategy: Strategy, grader: Grader, run: Run) -> None:
     """Train a fresh LoRA on `vlm`; write metrics, rollouts, checkpoints and the adapter to `run`."""
     scorer = Scorer(recipe, samples, strategy, grader)
-    with bar("GRPO", recipe.max_steps) as tick, quiet():
+    with bar("GRPO", recipe.max_steps) as tick:
         trainer = RecordingTrainer(
             model=vlm.model,
             processing_class=vlm.processor,
@@ -56,14 +54,6 @@ def train_grpo(recipe: Recipe, vlm: VLM, samples: Sequence[Sample], strategy: St
         trainer.on_rollouts = lambda advantages, step: run.append("rollouts", *scorer.rollouts(advantages, step))
         trainer.train()
     trainer.model.save_pretrained(str(run.path / "adapter"))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings of TRL's and transformers' own making; anything else still shows."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|trl\.|peft\.")
-        yield
 
 
 def grpo_config(recipe: Recipe, vlm: VLM, run: Run) -> GRPOConfig:

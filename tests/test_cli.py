@@ -103,9 +103,10 @@ def test_an_image_that_cannot_be_decoded_is_named(refused, write, one_stage, tmp
     for command in (
         ("eval", "--model", "tiny", "--data", f"jsonl:{file}"),
         ("train", one_stage, f"data.train=jsonl:{file}", "data.val_share=0"),
+        ("train", "quickstart", f"data.test=jsonl:{file}"),
     ):
         said = refused(*command)
-        assert said.startswith("row 2 (sample a): ")
+        assert said.startswith(f"{file}, row 2: ")
         assert f"{tmp_path / 'broken.png'}: the image cannot be decoded" in said
 
 

@@ -193,7 +193,9 @@ def _curve(title: str, about: str, points: Mapping[str, tuple[list[int], list[fl
         figure.add_scatter(x=steps, y=smooth, mode=lone, line={"width": 2.2, "color": colour}, hovertemplate=hover)
         told.append(f"{label} goes from {smooth[0]:.3g} at step {steps[0]} to {smooth[-1]:.3g} at step {steps[-1]}")
     figure.update_xaxes(title={"text": "step", "standoff": 6}, nticks=5)
-    figure.update_yaxes(nticks=5, automargin=True, exponentformat="power")
+    seen = {value for _, values in points.values() for value in values}
+    level = "tozero" if len(seen) == 1 else "normal"  # else a constant 0.001 would stand in a range from -1 to 1
+    figure.update_yaxes(nticks=5, automargin=True, exponentformat="power", rangemode=level)
     return Chart(title, about, _html(figure, div_id, 210), f"{title} over training. " + "; ".join(told) + ".")
 
 

@@ -52,6 +52,7 @@ def summarise_chain(result: ChainResult, seed: int, started: float) -> dict[str,
     return {
         "accuracy": {stage: evaluations[stage]["accuracy"] for stage in STAGES},
         "floor": evaluations["grpo"]["floor"]["value"],
+        "floor_estimate": evaluations["grpo"]["floor"],
         "format_rate": {stage: evaluations[stage]["format_rate"] for stage in STAGES},
         "thought_names_gold": {stage: _thought_names_gold(records[stage]).to_json() for stage in STAGES},
         "unparseable": {stage: evaluations[stage]["unparseable"] for stage in STAGES},
@@ -78,12 +79,13 @@ def notes(summary: dict[str, Any]) -> dict[str, Any]:
     accuracy = {stage: Estimate(**summary["accuracy"][stage]) for stage in STAGES}
     gain, versus = Estimate(**summary["gain"]), Estimate(**summary["gain_over_same_rows"])
     return {
+        "title": f"osler quickstart, seed {summary['seed']}",
         "headline": [
             f"GRPO moved the model from {percent(accuracy['sft'])} to {percent(accuracy['grpo'])}: "
             f"{points(gain)} on the same {gain.n} unseen rows.",
             f"SFT on the same rows and for the same seconds reaches {percent(accuracy['sft_same_rows'])}; "
             f"GRPO minus that is {points(versus)}.",
-            f"A blind attacker that never sees an image scores {100 * summary['floor']:.1f} %.",
+            f"A blind attacker, which sees no image, scores {Estimate(**summary['floor_estimate'])}.",
         ],
         "table": {"columns": ["model", "accuracy", "format", "thought names the gold"], "rows": table(summary)},
         "caveats": CAVEATS,

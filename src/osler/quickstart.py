@@ -102,7 +102,7 @@ CAVEATS = [
     "The images are drawn and the model has 1.5 million parameters: this shows that the system works, not what it does in a "
     "clinic.",
     "SFT had few labels here. At this scale SFT on more labelled rows is cheaper and often better than RL, which is why it "
-    "stands beside every gain; RL earns its cost where answers can be checked and good reasoning is not written down.",
+    "stands beside every gain. RL needs answers that can be checked, and no written reasoning.",
     "GRPO is rewarded for the answer and its form. Whether the thought names the right finding is measured apart, and need "
     "not rise.",
     "The base was taught to describe other drawn images and never saw a question: its 0 % says that it does not know the "

@@ -1,5 +1,7 @@
 # Two commands on a fresh machine: `make quickstart` and `make test`. Each does all of its set-up.
 PYTHON ?= python3
+# On Linux the default index serves torch with CUDA, some GB: `make test TORCH_INDEX=...` takes it from PyTorch's CPU index.
+TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
@@ -31,6 +33,7 @@ clean:
 $(READY): pyproject.toml constraints-cpu.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'osler needs Python 3.11 or newer')"
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints-cpu.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints-cpu.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-cpu.txt --editable ".[dev]"
 	touch $(READY)

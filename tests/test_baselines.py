@@ -5,7 +5,7 @@ import json
 import pytest
 from trl import SFTTrainer
 
-from osler.baselines import completion_dataset, sft_config, train_sft
+from osler.baselines import completion_rows, sft_config, train_sft
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
 from osler.errors import RecipeError
@@ -39,8 +39,8 @@ def test_the_loss_is_on_the_completion_only_behind_image_and_question(recipe, tm
     trainer = SFTTrainer(
         model=vlm.model,
         processing_class=vlm.processor,
-        args=sft_config(recipe, vlm, Run.create(tmp_path / "r", "train"), False),
-        train_dataset=completion_dataset(recipe, ROWS, THINK),
+        args=sft_config(recipe, vlm, tmp_path, False),
+        train_dataset=completion_rows(recipe, ROWS, THINK),
         peft_config=lora_config(vlm, recipe.lora),
     )
     batch = trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[1]])
@@ -85,7 +85,7 @@ def test_a_thought_that_no_row_has_cannot_be_taught(recipe, tmp_path):
 def test_real_images_go_through_the_whole_chain(shared_data, tmp_path):
     """Real files, few steps: base, SFT, GRPO, by-patient split, report."""
     from osler.config import load_recipe
-    from osler.pipeline import finish_chain, run_chain
+    from osler.pipeline import run_chain
 
     short = [f"data.train=jsonl:{shared_data / 'real' / 'manifest.jsonl'}", "sft.max_steps=3", "grpo.max_steps=2"]
     result = run_chain(load_recipe("real_images", short), tmp_path / "real")
@@ -93,4 +93,4 @@ def test_real_images_go_through_the_whole_chain(shared_data, tmp_path):
     assert result.evaluated["grpo"].summary["floor"]["n"] == 916
     groups = [{json.dumps(row["sample"]["group"]) for row in run.rows("records")} for run in result.evaluated.values()]
     assert groups[0] == groups[1]
-    assert finish_chain(result).is_file()
+    assert (result.run.path / "report.html").is_file()

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from osler.config import Chain, Recipe, load_recipe
 from osler.errors import OslerError, RecipeError
-from osler.pipeline import check, check_chain
+from osler.pipeline import check, check_stages, load_chain
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 CHAIN = """
@@ -253,11 +253,20 @@ SMALL = "{name: phantoms, train: 2, val: 1, test: 1}"
         ("second.strategy=thnk", "Did you mean 'think'"),
         ("second.data.train=jsonl:/no/such/file.jsonl", "/no/such/file.jsonl"),
         ("second.data.train={name: phantoms, train: 0, val: 0, test: 1}", "no training rows"),
+        ("second.data.train={name: phantoms, train: 2, val: 1, test: 2}", "different test rows"),
+        ("data.train={name: phantoms, train: 2, val: 1, test: 0}", "no test rows"),
+        ("second.rollout.prompts_per_step=99", "not one step could be made"),
     ],
 )
 def test_a_chain_is_looked_through_before_it_starts(recipe_file, override, message):
     good = [f"data.train={SMALL}", "second.init=stage:first"]
-    check_chain(load_recipe(recipe_file(CHAIN), good))
+
+    def look_through(overrides):
+        chain = load_recipe(recipe_file(CHAIN), overrides)
+        check_stages(chain)
+        load_chain(chain)
+
+    look_through(good)
     with pytest.raises(OslerError) as error:
-        check_chain(load_recipe(recipe_file(CHAIN), [*good, override]))
+        look_through([*good, override])
     assert message in str(error.value)

@@ -9,9 +9,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from osler.config import DataSettings
 from osler.datasets.load import DATASETS, DataSpec, load_data, parse_spec
 from osler.datasets.medr1 import split_problem
 from osler.datasets.samples import Samples
+from osler.datasets.splits import hold_out, load_part, load_splits, part
 from osler.errors import DataError
 from osler.images import image_sha256, image_size, open_image
 from osler.schema import LETTERS, Kind, Sample
@@ -251,6 +253,12 @@ def test_kind_and_gold_of_a_row(write, fields, kind, golds):
         ({"answer_index": None, "answers": ["left", "right"]}, "its golds disagree"),
         ({"options": ["Right"], "answer_index": 0}, "only one option"),
         ({"options": ["Left", " left "]}, "two of its options are the same"),
+        ({"options": ["Left  lung.", "LEFT lung"]}, "two of its options are the same"),
+        ({"options": ["Left", " . "]}, "an empty option"),
+        ({"options": [], "answer_index": None, "answer": "."}, "no gold"),
+        *[({"split": name}, f"unknown split '{name}'") for name in ("validation", "dev", "Test", "", "none")],
+        ({"split": "validation"}, "Write 'val'."),
+        ({"split": "Test"}, "Did you mean 'test'?"),
         ({"options": ["Left", ""]}, "an empty option"),
         ({"options": [f"{n}" for n in range(len(LETTERS) + 1)]}, "11 options"),
         ({"modality": "X-ry"}, "unknown modality 'X-ry'. Did you mean 'X-ray'?"),
@@ -358,9 +366,14 @@ def test_a_folder_of_split_files_gives_the_ids_of_its_files(shared_data):
     assert everything.where(modality="X-Ray") == load_data(f"medr1:{folder}/X-Ray_test.json")
 
 
-def test_yes_and_no_make_a_yesno_question(split_file):
+def test_yes_and_no_are_a_choice_by_letter_as_published(split_file):
     file = split_file(medr1_row("Is it so? A)No, B)Yes"), medr1_row("Is it so? A)No, B)Yes, it is"))
-    assert [row.kind for row in load_data(f"medr1:{file}")] == [Kind.YESNO, Kind.CHOICE]
+    assert [(row.kind, row.gold_letter) for row in load_data(f"medr1:{file}")] == [(Kind.CHOICE, "B")] * 2
+
+
+def test_published_options_that_fold_alike_are_kept(split_file):
+    (row,) = load_data(f"medr1:{split_file(medr1_row('Which? A)Benign, B)benign.'))}")
+    assert row.options == ("Benign", "benign.")
 
 
 def test_the_images_of_a_split_file(split_file, tmp_path):
@@ -475,7 +488,12 @@ SAMPLE = st.builds(
 )
 
 
-@given(rows=st.lists(SAMPLE, max_size=5), start=st.integers(-7, 7), stop=st.integers(-7, 7), step=st.sampled_from([1, 2, -1]))
+@given(
+    rows=st.lists(SAMPLE, max_size=5, unique_by=lambda row: row.id),
+    start=st.integers(-7, 7),
+    stop=st.integers(-7, 7),
+    step=st.sampled_from([1, 2, -1]),
+)
 def test_samples_are_like_a_list_of_samples(rows, start, stop, step):
     samples = Samples.of(iter(rows))
     assert list(samples) == rows
@@ -484,6 +502,13 @@ def test_samples_are_like_a_list_of_samples(rows, start, stop, step):
     assert list(samples[start:stop:step]) == rows[start:stop:step]
     assert samples[:] == samples == pickle.loads(pickle.dumps(samples))
     assert all(row in samples for row in rows)
+
+
+def test_an_id_comes_once():
+    with pytest.raises(DataError, match=r"^sample 3: the id '0' is taken by sample 1\. Ids must differ\.$"):
+        Samples.of(map(sample, (0, 1, 0)))
+    with pytest.raises(DataError, match=r"^b, row 7: the id '0' is taken by a, row 1\."):
+        Samples.of([sample(0, origin="a, row 1"), sample(0, origin="b, row 7")])
 
 
 def test_samples_end_where_a_list_does():
@@ -533,6 +558,65 @@ def test_counts():
         "groups": 1,
     }
     assert Samples.of([]).counts()["n"] == 0
+
+
+# --- splits ---
+
+PHANTOMS = {"name": "phantoms", "train": 3, "val": 2, "test": 2}
+
+
+@pytest.fixture
+def rows_of(write):
+    """Writes a manifest with a row for each of these splits, none where None; returns its spec."""
+
+    def write_rows(*splits, name="rows.jsonl"):
+        named = enumerate(splits)
+        return f"jsonl:{write(*(ROW | {'id': k, 'split': split, 'group': k} for k, split in named), name=name)}"
+
+    return write_rows
+
+
+def test_rows_without_splits_are_trained_on_and_never_tested_on(rows_of):
+    splits = load_splits(DataSettings(train=rows_of(*[None] * 10), val_share=0.2), seed=0)
+    assert [len(splits.train), len(splits.val), len(splits.test)] == [8, 2, 0]
+
+
+def test_a_spec_given_for_a_split_is_used_whole_where_it_has_none(rows_of):
+    bare = rows_of(None, None, name="bare.jsonl")
+    splits = load_splits(DataSettings(train=rows_of("train", "test", "val"), val=bare, test=bare), seed=0)
+    assert [len(splits.train), len(splits.val), len(splits.test)] == [1, 2, 2]
+    assert len(load_part(bare, "test")) == 2
+    assert len(load_part(rows_of("train", "test"), "test")) == 1
+
+
+def test_a_spec_given_for_a_split_that_it_does_not_have(rows_of):
+    train = rows_of("train", name="train.jsonl")
+    for name in ("val", "test"):
+        with pytest.raises(DataError, match=rf"no {name} rows in 'jsonl:.*; its splits are {{'train': 1}}"):
+            load_splits(DataSettings(train=PHANTOMS, **{name: train}), seed=0)
+
+
+def test_a_test_spec_is_left_unread_where_test_rows_are_not_wanted():
+    data = DataSettings(train=PHANTOMS, test="jsonl:/no/such/file.jsonl")
+    splits = load_splits(data, seed=0, with_test=False)
+    assert (len(splits.test), {row.split for row in splits.train}) == (0, {"train"})
+    with pytest.raises(DataError, match="there is no"):
+        load_splits(data, seed=0)
+
+
+def test_no_row_is_left_out_because_of_its_split(rows_of):
+    spec = rows_of("train", None, "test")
+    for load in (lambda: load_splits(DataSettings(train=spec), seed=0), lambda: load_part(spec, "test")):
+        with pytest.raises(DataError, match=r"rows\.jsonl, row 2: it has no split, but 2 other rows"):
+            load()
+    with pytest.raises(DataError, match=r"sample '1': unknown split 'Test'\. Did you mean 'test'"):
+        part(Samples.of([sample(0, split="train"), sample(1, split="Test")]), "train")
+
+
+@pytest.mark.parametrize(("count", "share"), [(1, 0.1), (3, 0.9)])
+def test_holding_out_leaves_something_to_train_on_or_says_what_to_do(count, share):
+    with pytest.raises(DataError, match=rf"of {count} training groups? .* Give data\.val, or set data\.val_share=0"):
+        hold_out(Samples.of(map(sample, range(count))), share, seed=0)
 
 
 # --- images ---

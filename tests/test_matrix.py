@@ -10,7 +10,7 @@ from osler.floor import OptionPrior
 from osler.matrix import CSV_HEADER, build_matrix
 from osler.runs import Run
 from osler.schema import Outcome, Parsed, Record, Sample, Verdict
-from osler.summary import AXES, SMALL, cell, summarise
+from osler.summary import AXES, SMALL, cell, read_records, summarise
 
 RIGHT, WRONG, UNJUDGED = Outcome.CORRECT, Outcome.INCORRECT, Outcome.UNJUDGED
 EMPTY_JSON = {"value": None, "ci_low": None, "ci_high": None, "n": 0}
@@ -254,8 +254,11 @@ def test_a_run_that_does_not_say_what_it_was_trained_on_is_not_taken_for_zero_sh
         build_matrix([Run.create(tmp_path / "old", "eval", model={"label": "x"})], "modality")
 
 
-def test_a_damaged_record_is_named_by_file_and_line(evaluate):
+@pytest.mark.parametrize("row", [{"sample": {}}, {"sample": 3}, [1]])
+def test_a_damaged_record_is_named_by_file_and_line(evaluate, row):
     run = evaluate("ct", [record()], ["CT"])
-    run.append("records", {"sample": {}})
-    with pytest.raises(RunError, match=r"records\.jsonl, line 2 is no record"):
-        build_matrix([run], "modality")
+    assert read_records(run) == [record()]
+    run.append("records", row)
+    for read in (read_records, lambda run: build_matrix([run], "modality")):
+        with pytest.raises(RunError, match=r"records\.jsonl, line 2 is no record"):
+            read(run)

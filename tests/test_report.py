@@ -1,6 +1,7 @@
 """Run folders made by hand with drawn images, and the page that is written about them."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -9,9 +10,9 @@ from osler.datasets.phantoms import questions
 from osler.errors import RunError
 from osler.floor import OptionPrior
 from osler.grading import grader
-from osler.report import evenly, write_report
+from osler.report import ABOVE, APART, evenly, expand, write_report
 from osler.runs import Run
-from osler.schema import Record
+from osler.schema import Kind, Record
 from osler.strategies import strategy_of
 from osler.summary import summarise
 
@@ -242,8 +243,61 @@ def test_unfinished_runs_are_named_and_counted_nowhere(tmp_path, page):
 
 
 def test_another_kind_of_run_is_refused(tmp_path, page):
-    with pytest.raises(RunError, match="of kind 'study'"):
-        page(Run.create(tmp_path / "study", "study"))
+    with pytest.raises(RunError, match="of kind 'audit'"):
+        page(Run.create(tmp_path / "audit", "audit"))
+
+
+def test_a_study_stands_for_the_runs_in_it_in_the_order_in_which_they_started(tmp_path, page):
+    study = Run.create(tmp_path / "study", "study")
+    (study.path / "notes").mkdir()
+    inner = [trained(study.path / "sft", "sft"), evaluated(study.path / "z-test", 2), evaluated(study.path / "a-test", 3)]
+    for second, run in enumerate(inner):
+        run.save(started=f"2026-01-01T00:00:0{second}+00:00")
+    Run.create(study.path / "deeper", "study")
+    other = trained(tmp_path / "other", "sft")
+    assert [run.name for run in expand([other, study])] == ["other", "sft", "z-test", "a-test"]
+    assert page(study).source == page(*inner).source
+
+
+def test_the_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match=r"report\.html cannot be written"):
+        write_report([], tmp_path / "file" / "report.html")
+    with pytest.raises(RunError, match="is a folder"):
+        write_report([], tmp_path)
+    file = write_report([], tmp_path / "report.html")
+    before = file.read_bytes()
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(RunError, match="no space left"):
+        write_report([], file, {"title": "another"})
+    assert file.read_bytes() == before
+
+
+def fail(*_):
+    raise OSError("no space left")
+
+
+def test_a_damaged_record_is_named(tmp_path, page):
+    run = evaluated(tmp_path / "e", 2)
+    run.append("records", {"sample": {}})
+    with pytest.raises(RunError, match=r"line \d+ is no record"):
+        page(run)
+
+
+def test_a_floor_of_some_rows_is_not_compared_with_the_accuracy_of_all(tmp_path, page):
+    run = evaluated(tmp_path / "e", 2)
+    bare = [replace(sample, kind=Kind.OPEN, options=(), gold_index=None, id=f"open {k}") for k, sample in enumerate(SAMPLES)]
+    whole = page(run).text
+    assert "On the same rows a blind attacker (option prior)" in whole
+    assert ABOVE in whole
+    records = [record(sample) for sample in SAMPLES] + [replace(record(SAMPLES[0]), sample=sample) for sample in bare]
+    run.finish(summarise(records, PRIOR))
+    some = page(run).text
+    assert f"On the {len(SAMPLES)} of those {2 * len(SAMPLES)} rows that have a floor a blind attacker (option prior)" in some
+    assert APART in some
+    assert ABOVE not in some
+    run.finish(summarise(records[len(SAMPLES) :], PRIOR))
+    assert "No floor is known for it" in page(run).text
 
 
 def test_a_metric_that_is_no_number_is_refused(tmp_path, page):

@@ -7,18 +7,17 @@ the text first.) With validation rows the adapter kept is the one of the lowest 
 import shutil
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from osler.config import Recipe
-from osler.images import open_image
 from osler.model.load import VLM, lora_config
 from osler.progress import Tick, bar
-from osler.rl.trl_engine import RunCallback, merge_passthrough, trainer_settings
+from osler.rl.trl_trainer import RunCallback, build_config, check_passthrough, machine_fields, rows_of, trainer_fields
 from osler.runs import Run
 from osler.schema import Sample
 from osler.strategies import Strategy
@@ -28,16 +27,14 @@ def train_sft(
     recipe: Recipe, vlm: VLM, samples: Sequence[Sample], validation: Sequence[Sample], strategy: Strategy, run: Run
 ) -> None:
     """Train a fresh LoRA on `vlm`; write metrics, checkpoints and the adapter of the lowest validation loss to `run`."""
-    for sample in (*samples, *validation):
-        strategy.completion(sample, recipe.answer_form)  # a row that cannot be taught is an error now, not at step 300
     with bar("SFT", recipe.max_steps) as tick:
         callback = SftCallback(run, recipe, tick)
         trainer = SFTTrainer(
             model=vlm.model,
             processing_class=vlm.processor,
-            args=sft_config(recipe, vlm, run, bool(validation)),
-            train_dataset=completion_dataset(recipe, samples, strategy),
-            eval_dataset=completion_dataset(recipe, validation, strategy) if validation else None,
+            args=sft_config(recipe, vlm, run.path, bool(validation)),
+            train_dataset=completion_rows(recipe, samples, strategy),
+            eval_dataset=completion_rows(recipe, validation, strategy) if validation else None,
             peft_config=lora_config(vlm, recipe.lora),
             callbacks=[callback],
         )
@@ -48,37 +45,39 @@ def train_sft(
         shutil.copytree(run.path / "checkpoints" / str(callback.best_step), run.path / "adapter", dirs_exist_ok=True)
 
 
-def sft_config(recipe: Recipe, vlm: VLM, run: Run, validates: bool) -> SFTConfig:
+def sft_config(recipe: Recipe, vlm: VLM, folder: Path, validates: bool) -> SFTConfig:
     """TRL's configuration of `recipe`. Errors: RecipeError as for GRPO."""
-    torch.manual_seed(recipe.seed)
-    decided = {
-        "per_device_train_batch_size": recipe.sft.micro_batch or recipe.sft.batch_size,
-        "gradient_accumulation_steps": recipe.sft.batch_size // (recipe.sft.micro_batch or recipe.sft.batch_size),
-        "per_device_eval_batch_size": recipe.sft.micro_batch or recipe.sft.batch_size,
+    fields = sft_fields(recipe, validates)
+    check_passthrough(recipe, fields)
+    return build_config(SFTConfig, recipe, fields | machine_fields(vlm, folder))
+
+
+def sft_fields(recipe: Recipe, validates: bool) -> dict[str, Any]:
+    """The fields of SFTConfig that the recipe decides, and what all trainers share."""
+    return {
+        "per_device_train_batch_size": recipe.sft.micro_batch,
+        "gradient_accumulation_steps": recipe.sft.batch_size // recipe.sft.micro_batch,
+        "per_device_eval_batch_size": recipe.sft.micro_batch,
         "eval_strategy": "steps" if validates else "no",
         "eval_steps": recipe.sft.eval_steps if validates else None,
         "completion_only_loss": True,
         "loss_type": "nll",
         "max_length": None,
         "packing": False,
-        **trainer_settings(recipe, vlm, run),
+        **trainer_fields(recipe),
     }
-    return merge_passthrough(SFTConfig, decided, {"gradient_checkpointing": False}, recipe)
 
 
-def completion_dataset(recipe: Recipe, samples: Sequence[Sample], strategy: Strategy) -> Dataset:
-    """Rows of prompt, completion and images, made when they are asked for."""
+def completion_rows(recipe: Recipe, samples: Sequence[Sample], strategy: Strategy) -> Dataset:
+    """The rows that SFT learns from: prompt and completion."""
 
-    def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        chosen = [samples[row] for row in batch["row"]]
-        form = recipe.answer_form
+    def columns(sample: Sample) -> dict[str, Any]:
         return {
-            "prompt": [[{"role": "user", "content": strategy.question(s, form)}] for s in chosen],
-            "completion": [[{"role": "assistant", "content": strategy.completion(s, form)}] for s in chosen],
-            "images": [[open_image(reference) for reference in s.images] for s in chosen],
+            "prompt": [{"role": "user", "content": strategy.question(sample, recipe.answer_form)}],
+            "completion": [{"role": "assistant", "content": strategy.completion(sample, recipe.answer_form)}],
         }
 
-    return Dataset.from_dict({"row": list(range(len(samples)))}).with_transform(rows)
+    return rows_of(samples, columns)
 
 
 class SftCallback(RunCallback):

@@ -68,14 +68,14 @@ class Shaded:
 
 
 def accuracy_chart(accuracies: Mapping[str, Estimate], floors: Mapping[str, Estimate]) -> Chart | None:
-    """A line a model: accuracy with its interval, and the floor of the same rows as a tick; None where nothing has rows."""
+    """A line a model: accuracy with its interval, and the floor as a tick; None where nothing has rows."""
     names = [name for name, accuracy in accuracies.items() if accuracy.n]
     floored = [name for name in names if name in floors and floors[name].n]
     if not names:
         return None
     dots = _dots({name: accuracies[name] for name in names}, "accuracy, strict", {"size": 12, "color": COLOURS[0]})
     tick = {"symbol": "line-ns", "size": 20, "line": {"width": 3, "color": COLOURS[1]}}
-    ticks = _dots({name: floors[name] for name in floored}, "floor: best without the image", tick)
+    ticks = _dots({name: floors[name] for name in floored}, "floor: blind attacker (option prior)", tick)
     figure = go.Figure([dots, ticks] if floored else [dots])
     figure.update_xaxes(range=[-1, 101], ticksuffix=" %", automargin=True)
     figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False)

@@ -53,7 +53,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 @app.command()
-def quickstart(out: Out = None, seed: Annotated[int, typer.Option(min=0)] = 0, as_json: Json = False) -> None:
+def quickstart(out: Out = None, seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0, as_json: Json = False) -> None:
     """Train and compare base, SFT and GRPO on drawn images, in minutes, on a CPU."""
     _calm()
     from osler import quickstart as job
@@ -83,20 +83,22 @@ def train(
     from osler.config import Chain, load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    _calm()
     from osler import pipeline
 
     if not isinstance(loaded, Chain):
+        pipeline.check(loaded)
+        _calm()
         run = pipeline.train(loaded, out)
         _print_json({"run": str(run.path), **run.summary}) if as_json else _print_training(run.path, run.summary)
         return
+    pipeline.check_stages(loaded)
+    _calm()
     result = pipeline.run_chain(loaded, out)
-    report_file = pipeline.finish_chain(result)
     if as_json:
         _print_json(result.run.summary)
         return
     _print_evaluations({name: run.summary for name, run in result.evaluated.items()})
-    typer.echo(str(report_file))
+    typer.echo(result.run.summary["report"])
 
 
 @app.command("eval")
@@ -107,6 +109,7 @@ def evaluate(
     strategy: Annotated[str | None, typer.Option(help="think, nothink, nothink_raw, think_after; default as trained.")] = None,
     answer_form: Annotated[str | None, typer.Option(help="letter or text; default as trained.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts at a time; lower it where memory runs out.")] = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option(help="Go on with the evaluation in --out.")] = False,
     as_json: Json = False,
@@ -115,7 +118,8 @@ def evaluate(
     _calm()
     from osler import pipeline
 
-    trial = pipeline.Trial.of_model(model).with_changes(strategy=strategy, answer_form=answer_form, max_tokens=max_tokens)
+    asked = {"strategy": strategy, "answer_form": answer_form, "max_tokens": max_tokens, "batch_size": batch_size}
+    trial = pipeline.Trial.of_model(model).with_changes(**asked)
     run = pipeline.evaluate(model, data, trial, split, out, resume=resume)
     if as_json:
         _print_json({"run": str(run.path), **run.summary})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from osler.errors import RecipeError, unknown
 
@@ -29,7 +29,13 @@ class DataSettings(Settings):
     train: Spec = Field("phantoms", description="Rows to train on.")
     val: Spec | None = Field(None, description="Rows to stop on; null holds out `val_share` of the training groups.")
     test: Spec | None = Field(None, description="Rows to report on; null takes the test split of `train`.")
-    val_share: float = Field(0.1, ge=0, lt=1, description="Share of the training groups held out where `val` is null.")
+    val_share: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of the training groups held out where no validation rows are given or shipped; by GRPO as well, "
+        "which does not need them, so that both methods train on the same rows.",
+    )
 
 
 class ImageSettings(Settings):
@@ -37,6 +43,12 @@ class ImageSettings(Settings):
 
     min_pixels: int = Field(3136, gt=0)
     max_pixels: int = Field(401_408, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ImageSettings":
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
+        return self
 
 
 class RewardSettings(Settings):
@@ -75,16 +87,16 @@ class RolloutSettings(Settings):
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
-    micro_batch: int | None = Field(None, gt=0, description="Completions a forward; null: all of a step. Divides G x prompts.")
+    micro_batch: int | None = Field(None, gt=0, description="Completions a forward; null: one group. Divides G x prompts.")
 
 
 class SftSettings(Settings):
     """Supervised fine-tuning only: rows an optimizer step, and when to stop."""
 
     batch_size: int = Field(32, gt=0)
-    micro_batch: int | None = Field(None, gt=0, description="Rows a forward; null: all of a step. Divides batch_size.")
+    micro_batch: int = Field(4, gt=0, description="Rows a forward; divides batch_size.")
     eval_steps: int = Field(25, gt=0, description="Validation loss every so many steps.")
-    patience: int | None = Field(None, description="Stop after so many validations without a lower loss; null never.")
+    patience: int | None = Field(None, gt=0, description="Stop after so many validations without a lower loss; null never.")
     max_seconds: float | str | None = Field(None, description="Stop after so many seconds; stage:NAME: as long as that took.")
 
 
@@ -99,7 +111,9 @@ class Recipe(Settings):
     images: ImageSettings = ImageSettings()
     strategy: str = "think"
     answer_form: Literal["letter", "text"] = "letter"
-    rewards: tuple[RewardSettings, ...] = (RewardSettings(name="accuracy"), RewardSettings(name="format"))
+    rewards: tuple[RewardSettings, ...] = Field(
+        (RewardSettings(name="accuracy"), RewardSettings(name="format")), min_length=1
+    )
     objective: ObjectiveSettings = ObjectiveSettings()
     lora: LoraSettings = LoraSettings()
     rollout: RolloutSettings = RolloutSettings()
@@ -110,10 +124,11 @@ class Recipe(Settings):
     max_grad_norm: float = Field(1.0, gt=0)
     max_steps: int = Field(300, gt=0)
     save_steps: int = Field(50, gt=0)
-    eval_max_tokens: int | None = Field(None, description="Longest completion in evaluation; null takes rollout.max_tokens.")
+    eval_max_tokens: int | None = Field(None, gt=0, description="Longest completion in evaluation; null: rollout.max_tokens.")
+    eval_batch_size: int = Field(64, gt=0, description="Prompts a batch in evaluation; lower it where memory runs out.")
     threads: int = Field(1, gt=0, description="CPU threads; more than the machine's free cores is slower, not faster.")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     trl: dict[str, Any] = Field(default_factory=dict, description="Passed through to TRL's config.")
 
 

@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from typing import Any
 
 import psutil
@@ -35,7 +36,10 @@ def visible_gpus() -> list[str]:
     """The NVIDIA GPUs that the driver lists; none where there is no driver."""
     if not shutil.which("nvidia-smi"):
         return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=30)
+    except subprocess.TimeoutExpired:
+        return ["nvidia-smi did not answer"]
     return listed.stdout.splitlines() if listed.returncode == 0 else []
 
 
@@ -45,6 +49,8 @@ def gpu_problems(gpus: list[str], seen_by_torch: bool, version: str, cuda: str |
         return []
     if cuda is None:
         release = version.partition("+")[0]
-        return [f"torch {version} has no CUDA. Install: pip install --force-reinstall --no-cache-dir torch=={release}"]
+        return [
+            f"torch {version} has no CUDA. Install: {sys.executable} -m pip install --force-reinstall --no-cache-dir torch=={release}"
+        ]
     return [f"torch {version} is built for CUDA {cuda}, which the driver does not run. Update the driver, or install a torch "
             "for an older CUDA."]  # fmt: skip

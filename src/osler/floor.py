@@ -1,7 +1,8 @@
 """What a method that never sees the image scores: the floor that an accuracy has to be read against.
 
 An attacker is fitted on the training samples of a run and answers the samples that the run is tested on. It sees what a
-model without eyes sees, the text, and none of the images.
+model without eyes sees, the text, and none of the images. There is one so far, the option prior; a stronger one may exist,
+so that an accuracy above the floor is evidence that the model looked, and no proof.
 """
 
 from collections import Counter
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from osler.schema import Kind, Sample
+from osler.schema import Kind, Sample, fold_text
 from osler.stats import Estimate, proportion
 
 
@@ -25,27 +26,29 @@ class OptionPrior:
 
     @classmethod
     def fit(cls, samples: Iterable[Sample]) -> Self:
-        """The prior of the `samples` that have options and a gold among them."""
+        """The prior of all `samples` but open questions; where a yes/no question has no options, they are yes and no."""
         gold: Counter[str] = Counter()
         offered: Counter[str] = Counter()
         for sample in samples:
-            if sample.gold_index is not None:
-                offered.update(map(fold_option, sample.options))
-                gold[fold_option(sample.options[sample.gold_index])] += 1
+            if choice := _choice(sample):
+                options, place = choice
+                offered.update(options)
+                gold[options[place]] += 1
         return cls({text: (times, offered[text]) for text, times in gold.items()})
 
     def rate(self, option: str) -> float:
         """Times gold / times offered of the text of `option`; 0 where it was never seen."""
-        gold, offered = self.seen.get(fold_option(option), (0, 1))
+        gold, offered = self.seen.get(fold_text(option), (0, 1))
         return gold / offered
 
     def credit(self, sample: Sample) -> float | None:
-        """The expected score on `sample`: options that tie share it evenly; None where there are no options to choose from."""
-        if sample.gold_index is None:
+        """The expected score on `sample`: options that tie share it evenly; None for an open question."""
+        if (choice := _choice(sample)) is None:
             return None
-        rates = [self.rate(option) for option in sample.options]
+        options, place = choice
+        rates = [self.rate(option) for option in options]
         best = max(rates)
-        return 1 / rates.count(best) if rates[sample.gold_index] == best else 0.0
+        return 1 / rates.count(best) if rates[place] == best else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """`{"seen": {text: [times gold, times offered]}}`."""
@@ -57,19 +60,15 @@ class OptionPrior:
         return cls({text: (gold, offered) for text, (gold, offered) in value["seen"].items()})
 
 
-def fold_option(text: str) -> str:
-    """`text` in lower case, without blanks around it and without a full stop at its end."""
-    return text.strip().lower().removesuffix(".").rstrip()
+def _choice(sample: Sample) -> tuple[list[str], int] | None:
+    """The folded options to choose from and the place of the gold; None where nothing is offered, not even yes or no."""
+    if sample.gold_index is not None:
+        return list(map(fold_text, sample.options)), sample.gold_index
+    yesno, gold = ["yes", "no"], fold_text(sample.golds[0])
+    return (yesno, yesno.index(gold)) if sample.kind is Kind.YESNO and gold in yesno else None
 
 
 def floor_accuracy(prior: OptionPrior, samples: Iterable[Sample]) -> Estimate:
-    """What `prior` scores on `samples`; its n counts those that have options, as the others have no floor."""
+    """What `prior` scores on `samples`; its n leaves out open questions, which have no floor."""
     scored = [(credit, sample) for sample in samples if (credit := prior.credit(sample)) is not None]
     return proportion([credit for credit, _ in scored], [sample.cluster for _, sample in scored])
-
-
-def chance(sample: Sample) -> float | None:
-    """What guessing scores on `sample`: 1 / number of options, 1/2 for yes or no, None for an open question."""
-    if sample.options:
-        return 1 / len(sample.options)
-    return 0.5 if sample.kind is Kind.YESNO else None

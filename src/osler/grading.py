@@ -4,12 +4,16 @@ Two readings stand side by side, so that a change of form cannot pass for a gain
 
     strict    the text is exactly what was asked for: one option's letter (letter form), one option's text (text form), yes or
               no, the gold itself; case, outer blanks and a final full stop are forgiven in texts, nothing in letters
-    lenient   the first unambiguous letter or option text found anywhere in it: `B`, `(B)`, `B) liver.`, `The answer is B`
+    lenient   the one answer that stands anywhere in it. Letter form: a letter, or else an option's text: `(B)`, `B) liver.`,
+              `The answer is B`. Text form: an option's text; a letter is none, as the prompt showed none. Yes or no: that word
+
+Texts are compared folded (`osler.schema.fold_text`). Options that fold alike, as a few published rows have them, are one
+answer in text form, right where the gold folds to it too; in letter form only a letter tells them apart.
 """
 
 import re
 
-from osler.schema import LETTERS, Grader, Kind, Outcome, Parsed, Sample, Verdict
+from osler.schema import LETTERS, Grader, Kind, Outcome, Parsed, Sample, Verdict, fold_text
 from osler.strategies import AnswerForm, gold_answer
 
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
@@ -37,31 +41,27 @@ def grader(answer_form: AnswerForm) -> Grader:
 def read_strict(sample: Sample, text: str, answer_form: AnswerForm) -> str | None:
     """The answer that `text` is, in its canonical spelling, or None where it is no possible answer."""
     if sample.kind is Kind.OPEN:
-        return normalise(text) or None
+        return fold_text(text) or None
     if sample.kind is Kind.CHOICE and answer_form == "letter":
         return text.strip() if text.strip() in set(_letters(sample)) else None
-    return next((option for option in _choices(sample) if normalise(option) == normalise(text)), None)
+    return next((option for option in _choices(sample) if fold_text(option) == fold_text(text)), None)
 
 
 def read_lenient(sample: Sample, text: str, answer_form: AnswerForm) -> str | None:
-    """The first unambiguous answer in `text`, in its canonical spelling, or None."""
+    """The only answer that stands in `text`, in its canonical spelling, or None where there is none or more than one."""
     strict = read_strict(sample, text, answer_form)
     if strict is not None or sample.kind is Kind.OPEN:
         return strict
     if sample.kind is Kind.YESNO:
-        found = _YES_NO.search(text)
-        return read_strict(sample, found.group(1), answer_form) if found else None
+        words = set(map(fold_text, _YES_NO.findall(text)))
+        return read_strict(sample, words.pop(), answer_form) if len(words) == 1 else None
+    places = _places_by_text(sample, text)
+    if answer_form == "text":
+        return sample.options[places[0]] if places else None
     index = _index_by_letter(sample, _without_options(sample, text))
-    if index is None:
-        index = _index_by_text(sample, text)
-    if index is None:
-        return None
-    return LETTERS[index] if answer_form == "letter" else sample.options[index]
-
-
-def normalise(text: str) -> str:
-    """`text` in lower case, blanks collapsed, outer blanks and final full stops dropped."""
-    return re.sub(r"\s+", " ", text).strip().rstrip(".").strip().casefold()
+    if index is None and len(places) == 1:
+        index = places[0]
+    return None if index is None else LETTERS[index]
 
 
 def _letters(sample: Sample) -> str:
@@ -88,22 +88,25 @@ def _index_by_letter(sample: Sample, text: str) -> int | None:
 
 def _without_options(sample: Sample, text: str) -> str:
     """`text` with dots for the options that stand in it in full: the B of `Hepatitis B` is not the letter of an option."""
-    for option in sorted(map(normalise, sample.options), key=len, reverse=True):
+    for option in sorted(map(fold_text, sample.options), key=len, reverse=True):
         if len(option) > 1:
             text = re.sub(rf"(?<!\w){re.escape(option)}(?!\w)", "…", text, flags=re.IGNORECASE)
     return text
 
 
-def _index_by_text(sample: Sample, text: str) -> int | None:
-    """The only option whose text stands in `text` as whole words; an option inside a longer one that stands too is ignored."""
-    folded = normalise(text)
-    standing = [o for o in sample.options if re.search(rf"(?<!\w){re.escape(normalise(o))}(?!\w)", folded)]
-    longest = [o for o in standing if not any(o != p and normalise(o) in normalise(p) for p in standing)]
-    return sample.options.index(longest[0]) if len(longest) == 1 else None
+def _places_by_text(sample: Sample, text: str) -> list[int]:
+    """The places of the only option whose text stands in `text` as whole words: one, or several where options fold alike.
+
+    An option inside a longer one that stands too is ignored. Empty where no option stands in `text`, or more than one.
+    """
+    folded, options = fold_text(text), list(map(fold_text, sample.options))
+    standing = {option for option in options if option and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", folded)}
+    longest = [one for one in standing if not any(one != other and one in other for other in standing)]
+    return [place for place, option in enumerate(options) if [option] == longest]
 
 
 def _outcome(sample: Sample, answer: str | None, answer_form: AnswerForm) -> Outcome:
     if answer is None:
         return Outcome.INCORRECT
     golds = {gold_answer(sample, answer_form)} if answer_form == "letter" and sample.kind is Kind.CHOICE else set(sample.golds)
-    return Outcome.CORRECT if normalise(answer) in {normalise(gold) for gold in golds} else Outcome.INCORRECT
+    return Outcome.CORRECT if fold_text(answer) in set(map(fold_text, golds)) else Outcome.INCORRECT

@@ -23,6 +23,14 @@ def trained_on(samples: Sequence[Sample], init: str | None) -> dict[str, Any]:
     return {**axes, "n": len(samples), "row_hash": row_hash(samples), "option_prior": OptionPrior.fit(samples).to_json()}
 
 
+def start_of(recipe: Recipe) -> list[dict[str, Any]]:
+    """What `recipe` starts from, the checkpoint first and then every run that was trained on the way, each with its hash."""
+    if recipe.init is None:
+        return [{"model": recipe.model, "sha256": model_hash(recipe.model)}]
+    before = _run_of(recipe.init).manifest["start"]
+    return [*before, {"model": recipe.init, "sha256": model_hash(recipe.init)}]
+
+
 def training_of(model: str) -> dict[str, Any] | None:
     """What `model` was trained on, as its run recorded it; None for a model that osler did not train."""
     found: dict[str, Any] | None = _run_of(model).manifest["trained_on"] if model.startswith("run:") else None

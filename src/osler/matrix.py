@@ -9,9 +9,8 @@ from typing import Any
 from osler.errors import RecipeError, RunError, unknown
 from osler.floor import OptionPrior
 from osler.runs import Run
-from osler.schema import Record
 from osler.stats import EMPTY, macro
-from osler.summary import AXES, Cell, cell, cells, in_order, place
+from osler.summary import AXES, Cell, cell, cells, in_order, place, read_records
 
 CSV_HEADER = (
     *("row", "column", "accuracy", "ci_low", "ci_high", "n", "lenient", "lenient_n", "floor", "floor_n"),
@@ -125,7 +124,7 @@ def build_matrix(runs: Sequence[Run], axis: str) -> Matrix:
 
 
 def _line(run: Run, label: str, axis: str) -> Line:
-    trained_on, training, records = _fact(run, "trained_on"), _training(run, axis), _records(run)
+    trained_on, training, records = _fact(run, "trained_on"), _training(run, axis), read_records(run)
     prior = OptionPrior.from_json(trained_on["option_prior"]) if trained_on and trained_on.get("option_prior") else None
     domain = None if training in (ZERO_SHOT, MIXED, UNKNOWN) else training
     return Line(label, domain, _fact(run, "state"), cells(records, axis, prior), cell(records, prior))
@@ -160,17 +159,6 @@ def _fact(run: Run, name: str) -> Any:
     if name not in run.manifest:
         raise RunError(f"{run.path}: its manifest has no {name!r}. Evaluate again.")
     return run.manifest[name]
-
-
-def _records(run: Run) -> list[Record]:
-    """The records of `run`. Errors: RunError at one that is not of this form."""
-    records = []
-    for number, row in enumerate(run.rows("records"), 1):
-        try:
-            records.append(Record.from_json(row))
-        except (TypeError, ValueError, KeyError) as error:
-            raise RunError(f"{run.path / 'records.jsonl'}, line {number} is no record ({error}). Evaluate again.") from error
-    return records
 
 
 def _generalisation(lines: Sequence[Line]) -> dict[str, float | None]:

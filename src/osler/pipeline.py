@@ -6,8 +6,10 @@ run_chain    stages one after the other, the base and each stage evaluated on th
 """
 
 import json
+import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import chain as joined
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 
 from osler.check import verify_images
 from osler.config import Chain, ImageSettings, Recipe, Spec
+from osler.datasets.samples import Samples
 from osler.datasets.splits import Splits, load_part, load_splits
 from osler.errors import RecipeError, RunError, unknown
 from osler.floor import OptionPrior
@@ -40,12 +43,14 @@ class Trial:
     images: ImageSettings = field(default_factory=ImageSettings)
     dtype: str = "auto"
     threads: int = 1
+    batch_size: int = 64
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Trial":
         """How a model that `recipe` trained was asked in training."""
         longest = recipe.eval_max_tokens or recipe.rollout.max_tokens
-        return cls(recipe.strategy, recipe.answer_form, longest, recipe.images, recipe.dtype, recipe.threads)
+        settings = (recipe.images, recipe.dtype, recipe.threads, recipe.eval_batch_size)
+        return cls(recipe.strategy, recipe.answer_form, longest, *settings)
 
     @classmethod
     def of_model(cls, model: str) -> "Trial":
@@ -55,6 +60,11 @@ class Trial:
         recipe = recipe_of(model)
         return cls.of(recipe) if recipe else cls()
 
+    def to_json(self) -> dict[str, Any]:
+        """What decides the completions, for the manifest."""
+        settings = {name: getattr(self, name) for name in ("strategy", "answer_form", "max_tokens", "dtype")}
+        return {**settings, "images": self.images.model_dump()}
+
     def with_changes(self, **changes: Any) -> "Trial":
         """This trial with what is given (not None) changed. Errors: RecipeError for an answer form that is none."""
         if changes.get("answer_form") not in (None, "letter", "text"):
@@ -63,7 +73,7 @@ class Trial:
 
 
 def check(recipe: Recipe) -> None:
-    """Errors: RecipeError for a name that nothing answers to, or a combination that cannot work."""
+    """Errors: RecipeError for a name that nothing answers to, or a combination that cannot work. Loads nothing heavy."""
     strategy = strategy_of(recipe.strategy)
     for reward in recipe.rewards:
         reward_of(reward.name)
@@ -75,7 +85,7 @@ def check(recipe: Recipe) -> None:
     completions = rollout.G * rollout.prompts_per_step
     if rollout.micro_batch and completions % rollout.micro_batch:
         raise RecipeError(f"rollout.micro_batch={rollout.micro_batch} does not divide G x prompts_per_step = {completions}.")
-    if recipe.sft.micro_batch and recipe.sft.batch_size % recipe.sft.micro_batch:
+    if recipe.method == "sft" and recipe.sft.batch_size % recipe.sft.micro_batch:
         raise RecipeError(f"sft.micro_batch={recipe.sft.micro_batch} does not divide sft.batch_size={recipe.sft.batch_size}.")
     if recipe.init and not recipe.init.startswith(("run:", "stage:")):
         raise RecipeError(f"init {recipe.init!r} is no run: write run:DIR, or set model instead to start from a checkpoint.")
@@ -84,8 +94,8 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"sft.max_seconds is {longest!r}: give seconds, or stage:NAME.")
 
 
-def check_chain(chain: Chain) -> None:
-    """Errors: any OslerError for a stage whose names, rows or earlier stages are not there."""
+def check_stages(chain: Chain) -> None:
+    """Errors: RecipeError for a stage that `check` refuses, or that needs one that does not come before it."""
     earlier: list[str] = []
     for name, recipe in chain.stages.items():
         check(recipe)
@@ -93,9 +103,34 @@ def check_chain(chain: Chain) -> None:
             if reference not in earlier:
                 raise RecipeError(f"stage {name}: stage:{reference} is no earlier stage; there are {earlier or 'none'}.")
         earlier.append(name)
-    all_splits = [load_splits(recipe.data, recipe.seed) for recipe in chain.stages.values()]
-    tested = [load_part(_test_spec(recipe), "test") for recipe in chain.stages.values()]
-    verify_images(joined(*(joined(s.train, s.val) for s in all_splits), *tested))
+
+
+def check_rows(recipe: Recipe, splits: Splits) -> None:
+    """Errors: RecipeError where `splits` hold too little for `recipe`, or nothing to teach its thoughts with."""
+    if recipe.method == "grpo" and len(splits.train) < recipe.rollout.prompts_per_step:
+        raise RecipeError(
+            f"{len(splits.train)} training rows are fewer than rollout.prompts_per_step={recipe.rollout.prompts_per_step}: "
+            "not one step could be made."
+        )
+    if recipe.method == "sft":
+        strategy = strategy_of(recipe.strategy)
+        for sample in joined(splits.train, splits.val):
+            strategy.completion(sample, recipe.answer_form)
+
+
+def check_machine(recipe: Recipe) -> None:
+    """Errors: RecipeError or ModelError for what only the heavy libraries can tell: `trl:`, the model's files, the GPUs."""
+    from osler.baselines import sft_fields
+    from osler.model.preflight import check_policy, visible_gpus
+    from osler.rl.trl_engine import grpo_fields
+    from osler.rl.trl_trainer import check_passthrough
+
+    check_passthrough(recipe, grpo_fields(recipe) if recipe.method == "grpo" else sft_fields(recipe, validates=True))
+    start = recipe.init or recipe.model
+    check_policy(recipe.model if start.startswith("stage:") else start, recipe.lora)
+    if visible_gpus() > 1 and "WORLD_SIZE" not in os.environ:
+        raise RecipeError(f"{visible_gpus()} GPUs are visible and this is one process. Set CUDA_VISIBLE_DEVICES=0, "
+                          "or start it with `accelerate launch`.")  # fmt: skip
 
 
 def _stage_references(recipe: Recipe) -> list[str]:
@@ -104,23 +139,29 @@ def _stage_references(recipe: Recipe) -> list[str]:
     return [match["name"] for match in found if match]
 
 
-def train(recipe: Recipe, out: str | Path | None = None, images_verified: bool = False) -> Run:
-    """The finished run of `recipe`. Errors: any OslerError, before the run folder is made."""
+def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None = None) -> Run:
+    """The finished run of `recipe`. Errors: any OslerError, before the run folder is made.
+
+    `splits` are its rows where a chain has read and verified them already.
+    """
     check(recipe)
     if missing := _stage_references(recipe):
         raise RecipeError(f"stage:{missing[0]} is known only inside a chain. Write run:DIR, or seconds as a number.")
     path = require_free(out or default_path(recipe.method))
     recipe = recipe.model_copy(update={"init": _absolute(recipe.init)})
-    splits = load_splits(recipe.data, recipe.seed)
-    if not images_verified:
-        verify_images(joined(splits.train, splits.val if recipe.method == "sft" else ()))
+    if splits is None:
+        splits = load_splits(recipe.data, recipe.seed, with_test=False)
+        check_rows(recipe, splits)
+        verify_images(joined(splits.train, splits.val))
+    check_machine(recipe)
 
-    from osler.lineage import trained_on  # torch is loaded only once names and data have been found good
+    from osler.lineage import start_of, trained_on  # torch is loaded only once names and data have been found good
     from osler.model.load import load_policy, set_threads
 
     set_threads(recipe.threads)
     vlm = load_policy(recipe.init or recipe.model, recipe.images, recipe.dtype)
-    run = Run.create(path, "train", recipe=recipe.model_dump(mode="json"), trained_on=trained_on(splits.train, recipe.init))
+    facts = {"start": start_of(recipe), "trained_on": trained_on(splits.train, recipe.init)}
+    run = Run.create(path, "train", recipe=recipe.model_dump(mode="json"), **facts)
     with run.recording():
         started = time.perf_counter()
         _train(recipe, vlm, splits, run)
@@ -145,21 +186,31 @@ def evaluate(
     trial: Trial | None = None,
     split: str = "test",
     out: str | Path | None = None,
-    label: str | None = None,
     resume: bool = False,
-    images_verified: bool = False,
 ) -> Run:
     """The finished evaluation of `model` on a split of `data`, asked as it was trained unless `trial` says otherwise.
 
     Errors: any OslerError, before the run folder is made.
     """
     trial = trial or Trial.of_model(model)
-    strategy = strategy_of(trial.strategy)
+    strategy_of(trial.strategy)
     path = Path(out or default_path("eval")) if resume else require_free(out or default_path("eval"))
     samples = load_part(data, split)
-    if not images_verified:
-        verify_images(samples)
+    verify_images(samples)
+    return _evaluate(model, samples, trial, path, {"spec": data, "split": split}, resume=resume)
 
+
+def _evaluate(
+    model: str,
+    samples: Samples,
+    trial: Trial,
+    path: Path,
+    data: dict[str, Any],
+    label: str | None = None,
+    seen: OptionPrior | None = None,
+    resume: bool = False,
+) -> Run:
+    """The evaluation of `model` on `samples`; `seen` is the blind attacker where the model itself was trained on nothing."""
     from osler.evaluation import evaluate as record
     from osler.lineage import model_hash, model_label, row_hash, training_of
     from osler.model.load import load_policy, set_threads
@@ -170,13 +221,16 @@ def evaluate(
     facts = {
         "model": {"label": label or model_label(model), "spec": model, "sha256": model_hash(model)},
         "trained_on": training,
-        "data": {"spec": data, "split": split, "n": len(samples), "row_hash": row_hash(samples)},
-        "trial": {"strategy": trial.strategy, "answer_form": trial.answer_form, "max_tokens": trial.max_tokens},
+        "data": {**data, "n": len(samples), "row_hash": row_hash(samples)},
+        "trial": trial.to_json(),
     }
     run = _resumed(path, facts) if resume and path.exists() else Run.create(path, "eval", **facts)
-    prior = OptionPrior.from_json(training["option_prior"]) if training else None
+    prior = OptionPrior.from_json(training["option_prior"]) if training else seen
+    judge = grader(trial.answer_form)
     with run.recording():
-        record(vlm, samples, strategy, trial.answer_form, grader(trial.answer_form), run, trial.max_tokens, prior)
+        record(
+            vlm, samples, strategy_of(trial.strategy), trial.answer_form, judge, run, trial.max_tokens, prior, trial.batch_size
+        )
     return run
 
 
@@ -189,41 +243,62 @@ class ChainResult:
     evaluated: dict[str, Run]
 
 
-def run_chain(chain: Chain, out: str | Path | None = None) -> ChainResult:
-    """Train the stages in order, evaluate base and stages on the same test rows.
+def run_chain(
+    chain: Chain, out: str | Path | None = None, conclude: Callable[[ChainResult], dict[str, Any]] | None = None
+) -> ChainResult:
+    """Train the stages in order; evaluate the base and each stage on the same test rows; report.
 
-    Errors: any OslerError; before the run folder is made where names, rows or stages are not there.
+    `conclude` makes summary and report of what the stages left. Errors: any OslerError; before the run folder is made where
+    names, rows, images, models or stages are not there.
     """
-    check_chain(chain)
-    study = Run.create(require_free(out or default_path(chain.name)), "study", chain=chain.model_dump(mode="json"))
-    trained: dict[str, Run] = {}
-    evaluated: dict[str, Run] = {}
+    check_stages(chain)
+    path = require_free(out or default_path(chain.name))
+    splits = load_chain(chain)
+    for recipe in chain.stages.values():
+        check_machine(recipe)
+    study = Run.create(path, "study", chain=chain.model_dump(mode="json"))
+    result = ChainResult(study, {}, {})
     with study.recording():
         first = next(iter(chain.stages.values()))
-        evaluated["base"] = _evaluate_stage(study, "base", first.model, first)
+        blind = OptionPrior.fit(joined(*(part.train for part in splits.values())))
+        test = next(iter(splits.values())).test
+        result.evaluated["base"] = _evaluate_stage(study, "base", first.init or first.model, first, test, blind)
         for name, recipe in chain.stages.items():
             console.print(f"[bold]{name}[/]: {recipe.method} from {recipe.init or recipe.model}")
-            trained[name] = train(_resolve(recipe, study, trained), study.path / name, images_verified=True)
-            evaluated[name] = _evaluate_stage(study, name, f"run:{trained[name].path}", recipe)
-    return ChainResult(study, trained, evaluated)
+            run = result.trained[name] = train(_resolve(recipe, result.trained), study.path / name, splits[name])
+            result.evaluated[name] = _evaluate_stage(study, name, f"run:{run.path}", recipe, test)
+        study.finish((conclude or conclude_chain)(result))
+    return result
 
 
-def finish_chain(result: ChainResult) -> Path:
-    """The report of a chain, written beside its summary.json: every evaluation's numbers by stage."""
-    result.run.finish({name: run.summary for name, run in result.evaluated.items()})
-    return write_report([*result.trained.values(), *result.evaluated.values()], result.run.path / "report.html")
+def load_chain(chain: Chain) -> dict[str, Splits]:
+    """The rows of each stage, read and looked through. Errors: any OslerError, RecipeError where test rows differ."""
+    from osler.lineage import row_hash
+
+    splits = {name: load_splits(recipe.data, recipe.seed) for name, recipe in chain.stages.items()}
+    for name, part in splits.items():
+        check_rows(chain.stages[name], part)
+        if not len(part.test):
+            raise RecipeError(f"stage {name} has no test rows. Give data.test, or rows with split=test in data.train.")
+    if len({row_hash(part.test) for part in splits.values()}) > 1:
+        raise RecipeError("the stages have different test rows, so their accuracies cannot be compared. Give one data.test.")
+    verify_images(joined(*(joined(part.train, part.val, part.test) for part in splits.values())))
+    return splits
 
 
-def _evaluate_stage(study: Run, name: str, model: str, recipe: Recipe) -> Run:
-    out = study.path / f"{name}-test"
-    return evaluate(model, _test_spec(recipe), Trial.of(recipe), out=out, label=name, images_verified=True)
+def conclude_chain(result: ChainResult) -> dict[str, Any]:
+    """Every evaluation's summary by stage, and where the report that was written is."""
+    report = write_report([*result.trained.values(), *result.evaluated.values()], result.run.path / "report.html")
+    return {**{name: run.summary for name, run in result.evaluated.items()}, "report": str(report)}
 
 
-def _test_spec(recipe: Recipe) -> Spec:
-    return recipe.data.test if recipe.data.test is not None else recipe.data.train
+def _evaluate_stage(study: Run, name: str, model: str, recipe: Recipe, test: Samples, seen: OptionPrior | None = None) -> Run:
+    spec = recipe.data.test if recipe.data.test is not None else recipe.data.train
+    data = {"spec": spec, "split": "test"}
+    return _evaluate(model, test, Trial.of(recipe), study.path / f"{name}-test", data, label=name, seen=seen)
 
 
-def _resolve(recipe: Recipe, study: Run, trained: dict[str, Run]) -> Recipe:
+def _resolve(recipe: Recipe, trained: dict[str, Run]) -> Recipe:
     """`recipe` with every `stage:NAME` replaced by what that stage left."""
     update: dict[str, Any] = {}
     if recipe.init and (found := STAGE.fullmatch(recipe.init)):

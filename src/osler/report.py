@@ -22,10 +22,10 @@ from osler.charts import COLOURS, Chart, accuracy_chart, curves, heat_map, scale
 from osler.errors import DataError, RunError
 from osler.images import open_image
 from osler.matrix import build_matrix
-from osler.runs import Run
+from osler.runs import Run, write_whole
 from osler.schema import Outcome, Record
 from osler.stats import Estimate, paired_difference
-from osler.summary import AXES
+from osler.summary import AXES, read_records
 
 THUMBNAIL_PX = 224
 GROUPS, OF_A_GROUP = 10, 4
@@ -36,6 +36,7 @@ METHODS = {"grpo": "Reinforcement learning (GRPO)", "sft": "Supervised fine-tuni
 STATES = {"running": "had not finished when this page was written", "interrupted": "was interrupted", "failed": "failed"}
 ABOVE = "The accuracy lies above that floor, beyond both intervals."
 OVERLAP = "The accuracy is not clearly above that floor: this does not show that the model looked at the image."
+APART = "Open questions have no floor, so the accuracy over all rows is not to be compared with it."
 T = TypeVar("T")
 
 
@@ -62,8 +63,8 @@ class Evaluation:
         return cls(label, run, floor=floor, mean_tokens=summary["mean_tokens"], counts=counts, **parts)
 
     def records(self) -> list[Record]:
-        """The evaluated samples, as they stand in the run folder."""
-        return [Record.from_json(row) for row in self.run.rows("records")]
+        """The evaluated samples, as they stand in the run folder. Errors: RunError at a damaged one."""
+        return read_records(self.run)
 
 
 @dataclass(frozen=True)
@@ -102,15 +103,20 @@ class Disagreement:
 
 
 def write_report(runs: Sequence[Run], file: Path, notes: Mapping[str, Any] | None = None) -> Path:
-    """`file`, written: one HTML page about any mix of train and eval `runs`, in the order given.
+    """`file`, written whole or not at all: one HTML page about any mix of train and eval `runs`, in the order given.
 
+    A study stands for the runs inside it (`expand`).
     `notes` may hold `title` (text), `headline` and `caveats` (lists of sentences) and `table` ({"columns": [...], "rows":
     [[...]]}, its first column naming the rows). An evaluation that has not finished is named, and counted nowhere.
-    Errors: RunError for a run of another kind, one that is damaged, or an evaluation given twice.
+    Errors: RunError for a run of another kind, one that is damaged, an evaluation given twice, or a `file` that cannot be
+    written.
     """
+    runs = expand(runs)
     wrong = next((run for run in runs if run.manifest["kind"] not in ("train", "eval")), None)
     if wrong:
-        raise RunError(f"{wrong.path} is of kind {wrong.manifest['kind']!r}: a report is about train and eval runs.")
+        raise RunError(
+            f"{wrong.path} is of kind {wrong.manifest['kind']!r}: a report is about train and eval runs, and studies."
+        )
     trained, evaluating = _labelled(runs, "train"), _labelled(runs, "eval")
     evaluated = [Evaluation.read(label, run) for label, run in evaluating.items() if (run.path / "summary.json").is_file()]
     page = _template().render(
@@ -128,8 +134,29 @@ def write_report(runs: Sequence[Run], file: Path, notes: Mapping[str, Any] | Non
         disagreement=disagreement(evaluated[0], evaluated[-1]) if len(evaluated) > 1 else None,
         provenance=[(label, run, facts(run), _recipe(run)) for label, run in (*trained.items(), *evaluating.items())],
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding="utf-8")
+    return _written(file, page)
+
+
+def expand(runs: Sequence[Run]) -> list[Run]:
+    """`runs`, each study replaced by the train and eval runs in its direct subfolders, in the order in which they started."""
+    return [one for run in runs for one in (_children(run) if run.manifest["kind"] == "study" else [run])]
+
+
+def _children(study: Run) -> list[Run]:
+    inside = [Run.open(manifest.parent) for manifest in study.path.glob("*/manifest.json")]
+    runs = [run for run in inside if run.manifest.get("kind") in ("train", "eval")]
+    return sorted(runs, key=lambda run: (run.manifest.get("started", ""), run.name))
+
+
+def _written(file: Path, page: str) -> Path:
+    """`file`, holding `page`. Errors: RunError where it cannot be written."""
+    if file.is_dir():
+        raise RunError(f"{file} is a folder. Name the HTML file to write.")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, page)
+    except OSError as error:
+        raise RunError(f"{file} cannot be written ({error}). Name another file.") from error
     return file
 
 
@@ -142,7 +169,11 @@ def in_words(trained: Mapping[str, Run], evaluated: Sequence[Evaluation]) -> lis
     words.append(f"{last.label}, evaluated last, is right on {last.accuracy} (95 % interval in brackets).")
     if not last.floor or not last.floor.n:
         return [*words, "No floor is known for it: how much of that the questions give away by themselves is open."]
-    words.append(f"On the same rows the best attacker that reads the texts but never sees the image scores {last.floor}.")
+    blind = "a blind attacker (option prior), which reads the texts but never sees the image,"
+    if last.floor.n != last.accuracy.n:
+        some = f"On the {last.floor.n} of those {last.accuracy.n} rows that have a floor"
+        return [*words, f"{some} {blind} scores {last.floor}.", APART]
+    words.append(f"On the same rows {blind} scores {last.floor}.")
     above = (last.accuracy.ci_low or 0.0) > (last.floor.ci_high or 1.0)
     return [*words, ABOVE if above else OVERLAP]
 

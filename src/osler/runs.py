@@ -40,7 +40,10 @@ class Run:
     def create(cls, path: str | Path, kind: str, **facts: Any) -> "Run":
         """A fresh run folder of `kind` (train | eval | study). Errors: RunError where the folder exists and is not empty."""
         path = require_free(path)
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{path} cannot be made ({error.strerror}). Name another folder with --out.") from error
         run = cls(path, {"kind": kind, "state": "running", "started": now(), **environment(), **facts})
         run.save()
         return run
@@ -182,7 +185,10 @@ def _version(package: str) -> str | None:
 
 def _git_commit() -> str | None:
     """The commit of the checkout that osler runs from, or None where it is installed without one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():
+        return None  # installed, perhaps inside somebody else's checkout
+    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

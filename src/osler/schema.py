@@ -4,6 +4,7 @@ A grader, `(Sample, Parsed) -> Verdict`, is the seam on which training, evaluati
 and the accuracy that is reported come from the same function.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -13,6 +14,15 @@ from osler.taxonomy import Modality, QuestionType
 
 LETTERS = "ABCDEFGHIJ"
 """The letters that name options in a prompt; a sample has at most this many options."""
+
+
+SPLITS = ("train", "val", "test")
+"""The splits that a row may name."""
+
+
+def fold_text(text: str) -> str:
+    """`text` as answers and options are compared: in one case, blanks collapsed, outer blanks and final full stops dropped."""
+    return re.sub(r"\s+", " ", text).casefold().lstrip(" ").rstrip(" .")
 
 
 class Kind(StrEnum):

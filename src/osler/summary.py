@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from osler.errors import RunError
 from osler.floor import OptionPrior, floor_accuracy
+from osler.runs import Run
 from osler.schema import Outcome, Record, Sample
 from osler.stats import Estimate, proportion
 from osler.taxonomy import Modality, QuestionType
@@ -26,8 +28,8 @@ class Cell:
     """What one set of records comes to.
 
     `accuracy` reads answers strictly, `lenient` takes the first that can be found; each leaves out, and so does not count in
-    its n, what its grading left unjudged. `floor` is of the rows of `accuracy` that have options; None where no prior is
-    known. `unparseable` (strictly, and wrong), `unjudged` (strictly) and `truncated` are counts over all records.
+    its n, what its grading left unjudged. `floor` is of the rows of `accuracy` that are no open question; None where no prior
+    is known. `unparseable` (strictly, and wrong), `unjudged` (strictly) and `truncated` are counts over all records.
     """
 
     accuracy: Estimate
@@ -59,6 +61,17 @@ class Cell:
             "unjudged": self.unjudged,
             "truncated": self.truncated,
         }
+
+
+def read_records(run: Run) -> list[Record]:
+    """The records of the evaluation `run`, in the order of its file. Errors: RunError at a line that is no record."""
+    records = []
+    for number, row in enumerate(run.rows("records"), 1):
+        try:
+            records.append(Record.from_json(row))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise RunError(f"{run.path / 'records.jsonl'}, line {number} is no record ({error}). Evaluate again.") from error
+    return records
 
 
 def cell(records: Sequence[Record], prior: OptionPrior | None = None) -> Cell:

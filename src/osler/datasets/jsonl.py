@@ -6,7 +6,8 @@
     options                     two or more texts; none for an open question
     answer_index | answer | answers     the gold: its place among the options (from 0), its text, or all accepted texts
     kind                        choice | yesno | open; told from options and gold where it is absent
-    source, modality, question_type, split, rationale, language
+    split                       train | val | test; of every row of a data set or of none
+    source, modality, question_type, rationale, language
     patient_or_group_id | group     what must not be split between train and test; group_is_patient says what it is
 
 Every other field is kept in `Sample.extra`. A blank line is skipped. Of a folder, every `*.jsonl` below it is read.
@@ -18,11 +19,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from osler.datasets.load import DataSpec, at_row, image_below
-from osler.datasets.samples import folded, kinds_of, known_modality, known_question_type
+from osler.datasets.samples import kinds_of, known_modality, known_question_type
 from osler.errors import DataError, unknown
-from osler.schema import LETTERS, Kind, Sample
+from osler.schema import LETTERS, SPLITS, Kind, Sample, fold_text
 
 _BOM = b"\xef\xbb\xbf"
+_MEANT = {"validation": "val", "valid": "val", "dev": "val", "training": "train", "testing": "test"}
+"""What other names of a split probably stand for: suggested, never assumed."""
 
 
 class _Row(BaseModel):
@@ -68,7 +71,6 @@ class _Row(BaseModel):
 
 def read(spec: DataSpec) -> Iterator[Sample]:
     """The samples of a manifest, or of every manifest below a folder. Errors: DataError that names file and row."""
-    seen: dict[str, str] = {}
     for file in spec.files(".jsonl"):
         root = spec.images or file.parent
         with file.open("rb") as lines:
@@ -77,9 +79,6 @@ def read(spec: DataSpec) -> Iterator[Sample]:
                     continue
                 with at_row(file, number):
                     sample = _sample(_Row.model_validate_json(line), root, f"{file}, row {number}")
-                    if sample.id in seen:
-                        raise DataError(f"the id {sample.id!r} is taken by {seen[sample.id]}. Ids must differ.")
-                seen[sample.id] = str(sample.origin)
                 yield sample
 
 
@@ -102,7 +101,7 @@ def _sample(row: _Row, root: str | Path, origin: str) -> Sample:
         modality=known_modality(row.modality),
         question_type=known_question_type(row.question_type),
         source=row.source,
-        split=row.split,
+        split=_split(row.split),
         group=row.owner,
         group_is_patient=row.group_is_patient,
         language=row.language,
@@ -111,16 +110,24 @@ def _sample(row: _Row, root: str | Path, origin: str) -> Sample:
     )
 
 
+def _split(name: str | None) -> str | None:
+    """`name`, if it is a split: rows of another would never be used. Errors: DataError with what was probably meant."""
+    if name is None or name in SPLITS:
+        return name
+    meant = _MEANT.get(name.strip().lower())
+    raise DataError(unknown("split", name, SPLITS) + (f" Write {meant!r}." if meant else ""))
+
+
 def _options(row: _Row) -> tuple[str, ...]:
-    """The options, none or two to ten that differ."""
+    """The options, none or two to ten that the grader tells apart. Errors: DataError."""
     options = tuple(row.options or ())
     if len(options) == 1:
         raise DataError("it has only one option. Give two or more, or none for an open question.")
     if len(options) > len(LETTERS):
         raise DataError(f"it has {len(options)} options; {len(LETTERS)} is the most that letters name.")
-    if not all(map(str.strip, options)):
+    if not all(map(fold_text, options)):
         raise DataError("it has an empty option.")
-    if len({folded(option) for option in options}) < len(options):
+    if len(set(map(fold_text, options))) < len(options):
         raise DataError(f"two of its options are the same: {list(options)}.")
     return options
 
@@ -128,17 +135,17 @@ def _options(row: _Row) -> tuple[str, ...]:
 def _answers(row: _Row) -> list[str]:
     """The golds that are given as texts."""
     answers = ([] if row.answer is None else [row.answer]) + (row.answers or [])
-    return [answer for answer in dict.fromkeys(answers) if answer.strip()]
+    return [answer for answer in dict.fromkeys(answers) if fold_text(answer)]
 
 
 def _choice(row: _Row, options: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
     """The gold option and its place, on which everything that the row says about its gold must agree."""
-    places = [folded(option) for option in options]
+    places = list(map(fold_text, options))
     found = {}
     for answer in _answers(row):
-        if folded(answer) not in places:
+        if fold_text(answer) not in places:
             raise DataError(f"the gold {answer!r} is not among the options {list(options)}.")
-        found[places.index(folded(answer))] = f"answer {answer!r}"
+        found[places.index(fold_text(answer))] = f"answer {answer!r}"
     if row.answer_index is not None:
         if not 0 <= row.answer_index < len(options):
             raise DataError(f"the answer_index {row.answer_index} is none of the {len(options)} options (counted from 0).")

@@ -5,6 +5,9 @@ and the split from the file (`X-Ray_test.json`, `Lesion Grading_train.json`), th
 (`Images/SOURCE/...`). The images are not part of it: without `?images=ROOT` the rows are read without them. ROOT is the
 folder that holds `Images`. A path can hold the answer, so it is only kept in `extra["path"]` and as the group.
 
+Every row is a choice and its gold a letter, as published, also where the options are yes and no. In a few rows two options
+differ by nothing but case, blanks or a full stop.
+
 The published splits are by row, not by image: test rows may show images of train.
 """
 
@@ -18,9 +21,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from osler.datasets.load import DataSpec, at_row, image_below
-from osler.datasets.samples import kinds_of
 from osler.errors import DataError
-from osler.schema import LETTERS, Sample
+from osler.schema import LETTERS, SPLITS, Kind, Sample
 from osler.taxonomy import Modality, QuestionType, modality_of, question_type_of
 
 UNLABELLED = {"Chest CT Scan": Modality.CT}
@@ -28,7 +30,6 @@ UNLABELLED = {"Chest CT Scan": Modality.CT}
 
 _OPTION = re.compile(r"(?:^|[\s,])([A-F])\)")
 _SOLUTION = re.compile(r"\s*<answer>\s*([A-F])\s*</answer>\s*")
-_SPLITS = ("train", "val", "test")
 
 
 class _Row(BaseModel):
@@ -81,7 +82,7 @@ def split_problem(problem: str) -> tuple[str, tuple[str, ...]]:
 def _domain(file: Path) -> _Domain:
     """What the name of `file` says. Errors: DataError where it names neither a modality nor a question type."""
     name, _, split = file.stem.rpartition("_")
-    if split not in _SPLITS:
+    if split not in SPLITS:
         name, split = file.stem, ""
     modality, question_type = modality_of(name), question_type_of(name)
     if modality is None and question_type is None:
@@ -117,7 +118,7 @@ def _sample(name: str, row: _Row, domain: _Domain, root: str | None) -> Sample:
         golds=(options[gold_index],),
         options=options,
         gold_index=gold_index,
-        kind=kinds_of(options, ())[0],
+        kind=Kind.CHOICE,
         modality=UNLABELLED.get(source, modality) if modality is Modality.UNKNOWN else modality,
         question_type=domain.question_type,
         source=source,

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from osler.errors import DataError, unknown
-from osler.schema import Kind, Sample
+from osler.schema import Kind, Sample, fold_text
 from osler.taxonomy import Modality, QuestionType, modality_of, question_type_of
 
 _TEXTS = pa.list_(pa.string())
@@ -52,11 +52,14 @@ class Samples(Sequence[Sample]):
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> "Samples":
-        """The given samples, read once and in order."""
+        """The given samples, read once and in order. Errors: DataError where two have the same id."""
         rows, batches = (_row(sample) for sample in samples), []
         while batch := list(islice(rows, BATCH)):
             batches.append(pa.RecordBatch.from_pylist(batch, schema=COLUMNS))
-        return cls(pa.Table.from_batches(batches, schema=COLUMNS))
+        table = pa.Table.from_batches(batches, schema=COLUMNS)
+        if pc.count_distinct(table["id"]).as_py() < len(table):
+            raise _clash(table)
+        return cls(table)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -133,14 +136,18 @@ def _sample(row: dict[str, Any]) -> Sample:
     return Sample(**{**row, "extra": json.loads(row["extra"])})
 
 
-def folded(text: str) -> str:
-    """`text` as answers and options are compared: without blanks around it and in one case."""
-    return text.strip().casefold()
+def _clash(table: pa.Table) -> DataError:
+    """What to say about the first id that comes twice in `table`: evaluations are resumed and compared by it."""
+    seen: dict[str, int] = {}
+    names, origins = table["id"].to_pylist(), table["origin"].to_pylist()
+    again = next(at for at, name in enumerate(names) if seen.setdefault(name, at) != at)
+    here, there = (origins[at] or f"sample {at + 1}" for at in (again, seen[names[again]]))
+    return DataError(f"{here}: the id {names[again]!r} is taken by {there}. Ids must differ.")
 
 
 def kinds_of(options: Sequence[str], golds: Iterable[str]) -> tuple[Kind, ...]:
     """The kinds that a question with these options and golds may have, the one that it has unless it is told first."""
-    yesno = {folded(text) for text in options or golds} <= {"yes", "no"}
+    yesno = set(map(fold_text, options or golds)) <= {"yes", "no"}
     if options:
         return (Kind.YESNO, Kind.CHOICE) if yesno and len(options) == 2 else (Kind.CHOICE,)
     return (Kind.YESNO, Kind.OPEN) if yesno else (Kind.OPEN,)

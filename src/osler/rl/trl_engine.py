@@ -13,19 +13,18 @@ advantage is 0, and it still counts in the loss's denominator, as it has tokens.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from osler.config import Recipe
-from osler.errors import RecipeError
-from osler.images import open_image
 from osler.model.load import VLM, lora_config
-from osler.progress import Tick, bar
+from osler.progress import bar
 from osler.rewards import reward_of, total
+from osler.rl.trl_trainer import RunCallback, build_config, check_passthrough, machine_fields, rows_of, trainer_fields
 from osler.runs import Run
 from osler.schema import Grader, Sample
 from osler.strategies import Strategy
@@ -45,8 +44,8 @@ def train_grpo(recipe: Recipe, vlm: VLM, samples: Sequence[Sample], strategy: St
             model=vlm.model,
             processing_class=vlm.processor,
             reward_funcs=scorer,
-            args=grpo_config(recipe, vlm, run),
-            train_dataset=prompt_dataset(recipe, samples, strategy),
+            args=grpo_config(recipe, vlm, run.path),
+            train_dataset=prompt_rows(recipe, samples, strategy),
             peft_config=lora_config(vlm, recipe.lora),
             callbacks=[RunCallback(run, recipe.save_steps, tick, "reward")],
         )
@@ -56,88 +55,61 @@ def train_grpo(recipe: Recipe, vlm: VLM, samples: Sequence[Sample], strategy: St
     trainer.model.save_pretrained(str(run.path / "adapter"))
 
 
-def grpo_config(recipe: Recipe, vlm: VLM, run: Run) -> GRPOConfig:
-    """TRL's configuration of `recipe`, with every field of objective and sampling set.
+def grpo_config(recipe: Recipe, vlm: VLM, folder: Path) -> GRPOConfig:
+    """TRL's configuration of `recipe`, with every field of objective and sampling set. Errors: RecipeError."""
+    fields = grpo_fields(recipe)
+    check_passthrough(recipe, fields)
+    banned = {"generation_kwargs": {"suppress_tokens": vlm.banned_ids}}
+    return build_config(GRPOConfig, recipe, fields | banned | machine_fields(vlm, folder))
 
-    Errors: RecipeError where `recipe.trl` names a field that the recipe itself decides, or one that TRL does not have.
-    """
+
+def grpo_fields(recipe: Recipe) -> dict[str, Any]:
+    """The fields of GRPOConfig that the recipe decides: groups, sampling, objective, and what all trainers share."""
     rollout, objective = recipe.rollout, recipe.objective
-    batch = rollout.G * rollout.prompts_per_step
-    micro = rollout.micro_batch or batch
-    decided = {
+    micro = rollout.micro_batch or rollout.G
+    return {
         "num_generations": rollout.G,
+        "num_generations_eval": None,
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": batch // micro,
+        "gradient_accumulation_steps": rollout.G * rollout.prompts_per_step // micro,
+        "generation_batch_size": None,
+        "steps_per_generation": None,  # with the line above: as many as are accumulated, so that every update is on policy
+        "num_iterations": 1,
         "max_completion_length": rollout.max_tokens,
         "temperature": rollout.temperature,
         "top_p": rollout.top_p,
         "top_k": rollout.top_k,
         "min_p": None,
         "repetition_penalty": 1.0,
+        "reward_weights": None,
         "scale_rewards": SCALE_REWARDS[objective.std_norm],
+        "multi_objective_aggregation": "sum_then_normalize",
         "loss_type": LOSS_TYPE[objective.length_norm],
+        "importance_sampling_level": objective.ratio,
         "epsilon": objective.clip_low,
         "epsilon_high": objective.clip_high,
-        "beta": objective.beta,
-        "importance_sampling_level": objective.ratio,
-        "num_iterations": 1,
         "delta": None,
+        "beta": objective.beta,
         "use_bias_correction_kl": False,
-        "multi_objective_aggregation": "sum_then_normalize",
+        "sync_ref_model": False,
         "mask_truncated_completions": False,
         "top_entropy_quantile": 1.0,
         "entropy_coef": 0.0,
+        "use_adaptive_entropy": False,
         "off_policy_mask_threshold": None,
-        "sync_ref_model": False,
-        **trainer_settings(recipe, vlm, run),
-    }
-    ours = {"generation_kwargs": {"suppress_tokens": vlm.banned_ids}, "gradient_checkpointing": False}
-    return merge_passthrough(GRPOConfig, decided, ours, recipe)
-
-
-def trainer_settings(recipe: Recipe, vlm: VLM, run: Run) -> dict[str, Any]:
-    """The fields that every TRL trainer shares."""
-    return {
-        "output_dir": str(run.path / "trl"),
-        "learning_rate": recipe.lr,
-        "lr_scheduler_type": recipe.lr_schedule,
-        "warmup_steps": recipe.warmup_steps,
-        "max_grad_norm": recipe.max_grad_norm,
-        "max_steps": recipe.max_steps,
-        "seed": recipe.seed,
-        "bf16": vlm.model.dtype == torch.bfloat16,
-        "use_cpu": vlm.device.type == "cpu",
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
+        "disable_dropout": False,
+        "vllm_importance_sampling_correction": True,  # acts with vLLM only, whose log-probs are not the trainer's
+        **trainer_fields(recipe),
     }
 
 
-def merge_passthrough(kind: Callable[..., Any], decided: dict[str, Any], ours: dict[str, Any], recipe: Recipe) -> Any:
-    """A TRL config of `kind` from what the recipe decides, our defaults, and the user's `trl:` over the latter only."""
-    clash = sorted(set(recipe.trl) & set(decided))
-    if clash:
-        raise RecipeError(f"trl.{clash[0]} is decided by the recipe itself. Set the recipe's own key instead.")
-    try:
-        return kind(**{**ours, **recipe.trl}, **decided)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"TRL refuses these settings: {error}.") from error
+def prompt_rows(recipe: Recipe, samples: Sequence[Sample], strategy: Strategy) -> Dataset:
+    """The rows that TRL samples completions for."""
 
+    def columns(sample: Sample) -> dict[str, Any]:
+        return {"prompt": [{"role": "user", "content": strategy.question(sample, recipe.answer_form)}]}
 
-def prompt_dataset(recipe: Recipe, samples: Sequence[Sample], strategy: Strategy) -> Dataset:
-    """Rows of prompt, images and row number, made when they are asked for, so that images are opened one batch at a time."""
-
-    def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        chosen = [samples[row] for row in batch["row"]]
-        return {
-            "prompt": [[{"role": "user", "content": strategy.question(s, recipe.answer_form)}] for s in chosen],
-            "images": [[open_image(reference) for reference in s.images] for s in chosen],
-            "row": batch["row"],
-        }
-
-    return Dataset.from_dict({"row": list(range(len(samples)))}).with_transform(rows)
+    return rows_of(samples, columns)
 
 
 class Scorer:
@@ -195,24 +167,3 @@ class RecordingTrainer(GRPOTrainer):  # type: ignore[misc]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         self.on_rollouts(output["advantages"].tolist(), self.state.global_step + 1)
         return output
-
-
-class RunCallback(TrainerCallback):  # type: ignore[misc]
-    """Writes metrics and checkpoints to the run folder and moves the progress bar."""
-
-    def __init__(self, run: Run, save_steps: int, tick: Tick, shown: str) -> None:
-        self.run, self.save_steps, self.tick, self.shown = run, save_steps, tick, shown
-        self.note = ""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """One line in metrics.jsonl; TRL's closing summary is left out."""
-        if logs and "train_runtime" not in logs:
-            self.run.append("metrics", {"step": state.global_step, **logs})
-            if self.shown in logs:
-                self.note = f"{self.shown} {float(logs[self.shown]):.3f}"
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """A checkpoint every `save_steps`, and a tick."""
-        if state.global_step % self.save_steps == 0:
-            model.save_pretrained(str(self.run.path / "checkpoints" / str(state.global_step)))
-        self.tick(self.note)

@@ -1,0 +1,30 @@
+"""What can be told of a model before its weights are loaded: that its files are there and of a known family."""
+
+import torch
+
+from osler.config import ImageSettings, LoraSettings
+from osler.errors import ModelError, unknown
+from osler.model.load import TINY, _family_of as family_of, _peft_base as peft_base, adapter_of, load_processor, split_step
+from osler.runs import Run
+
+
+def check_policy(spec: str, lora: LoraSettings) -> None:
+    """Errors: ModelError or RunError where `spec` names no usable model, or has no linears that `lora` could adapt."""
+    if spec.startswith("run:"):
+        folder, step = split_step(spec.removeprefix("run:"))
+        recipe = Run.open(folder, "train").manifest["recipe"]
+        adapter_of(folder, step)
+        return check_policy(recipe["init"] or recipe["model"], lora)
+    if spec.startswith("peft:"):
+        return check_policy(peft_base(spec), lora)
+    path = str(TINY) if spec == "tiny" else spec
+    targets = family_of(path).lora_targets
+    load_processor(path, ImageSettings())
+    if lora.targets not in targets:
+        raise ModelError(unknown("lora.targets", lora.targets, targets))
+    return None
+
+
+def visible_gpus() -> int:
+    """How many GPUs this process could use."""
+    return torch.cuda.device_count()

@@ -2,7 +2,8 @@
 
 What differs from what transformers 5 writes itself: a flat config.json with `rope_scaling: {type: mrope}` and `torch_dtype`,
 the weights' old names (`visual.*`, `model.layers.*`), several shards with an index, a preprocessor_config.json with
-min_pixels and max_pixels, and a generation_config.json that is all but greedy.
+min_pixels and max_pixels, a generation_config.json that is all but greedy, and a chat template with Qwen's branches, both in
+tokenizer_config.json and in chat_template.json.
 """
 
 import json
@@ -32,6 +33,37 @@ PREPROCESSOR = {
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
 GENERATION = {"do_sample": True, "temperature": 0.01, "top_k": 1, "top_p": 0.001, "repetition_penalty": 1.0}
+
+CHAT_TEMPLATE = """\
+{%- set image_count = namespace(value=0) -%}
+{%- set video_count = namespace(value=0) -%}
+{%- for message in messages -%}
+  {%- if loop.first and message['role'] != 'system' -%}
+    {{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' -}}
+  {%- endif -%}
+  {{- '<|im_start|>' ~ message['role'] ~ '\\n' -}}
+  {%- if message['content'] is string -%}
+    {{- message['content'] -}}
+  {%- else -%}
+    {%- for content in message['content'] -%}
+      {%- if content['type'] == 'image' or 'image' in content or 'image_url' in content -%}
+        {%- set image_count.value = image_count.value + 1 -%}
+        {%- if add_vision_id -%}{{- 'Picture ' ~ image_count.value ~ ': ' -}}{%- endif -%}
+        {{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+      {%- elif content['type'] == 'video' or 'video' in content -%}
+        {%- set video_count.value = video_count.value + 1 -%}
+        {%- if add_vision_id -%}{{- 'Video ' ~ video_count.value ~ ': ' -}}{%- endif -%}
+        {{- '<|vision_start|><|video_pad|><|vision_end|>' -}}
+      {%- elif 'text' in content -%}
+        {{- content['text'] -}}
+      {%- endif -%}
+    {%- endfor -%}
+  {%- endif -%}
+  {{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+"""What Qwen2-VL's own does, in other words: a text part that carries a key `image`, even an empty one, becomes an image."""
 
 
 def flat_config(ids: dict[str, int], vocabulary: int) -> dict:
@@ -111,12 +143,14 @@ def save_real_layout(folder: Path, family: str = "qwen2_vl", seed: int = 0) -> P
     flat, config_class, model_class = FAMILIES[family]
     config = flat(ids, len(tokenizer))
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
     ends = {"eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]], "pad_token_id": ids["<|endoftext|>"]}
     for name, value in (
         ("config", config),
         ("preprocessor_config", PREPROCESSOR),
         ("generation_config", GENERATION | ends),
+        ("chat_template", {"chat_template": CHAT_TEMPLATE}),
     ):
         (folder / f"{name}.json").write_text(json.dumps(value))
     torch.manual_seed(seed)

@@ -102,7 +102,7 @@ def test_an_image_that_cannot_be_decoded_is_named(refused, write, one_stage, tmp
     file = write(ROW | {"id": "first"}, ROW | {"image": "broken.png"})
     for command in (
         ("eval", "--model", "tiny", "--data", f"jsonl:{file}"),
-        ("train", one_stage, f"data.train=jsonl:{file}", "data.val_share=0"),
+        ("train", one_stage, f"data.train=jsonl:{file}", "data.val_share=0", "rollout.prompts_per_step=1"),
         ("train", "quickstart", f"data.test=jsonl:{file}"),
     ):
         said = refused(*command)

@@ -5,14 +5,18 @@ import shutil
 
 import pytest
 import torch
-from peft import get_peft_model
+import transformers
+from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from osler.config import ImageSettings, LoraSettings
 from osler.errors import ModelError, RunError
 from osler.images import open_image
+from osler.model import load
 from osler.model.generate import encode, generate
-from osler.model.load import adapter_of, load_policy, lora_config, merge_adapter
-from real_layout import save_real_layout
+from osler.model.load import VLM, adapter_of, load_policy, load_processor, lora_config, merge_adapter
+from osler.runs import Run
+from real_layout import CHAT_TEMPLATE, save_real_layout
 
 PROMPT = ("What imaging modality is this?\n- CT\n- MRI\nGive the right option.", [open_image("phantom:test/0/0")])
 
@@ -78,11 +82,7 @@ def test_unknown_lora_targets_are_refused(layout):
 def test_merging_gives_the_adapted_model(layout, tmp_path):
     vlm = load_policy(str(layout[0]), dtype="float32")
     inputs = encode(vlm, [PROMPT])
-    adapted = get_peft_model(vlm.model, lora_config(vlm, LoraSettings(r=4)))
-    torch.manual_seed(0)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.2)
+    adapted = _with_lora(vlm)
     with torch.no_grad():
         wanted = adapted(**inputs).logits
     adapted.save_pretrained(tmp_path / "adapter")
@@ -94,16 +94,55 @@ def test_merging_gives_the_adapted_model(layout, tmp_path):
     assert (merged - plain).abs().max() > 0.01
 
 
-def test_special_tokens_are_never_generated(layout):
+def test_merging_in_bf16_rounds_weights_only(layout, tmp_path):
+    """A rotary frequency rounded to bf16 is off by whole turns at the positions of a long prompt."""
+    family = transformers.AutoConfig.from_pretrained(layout[0]).architectures[0]
+    plain = getattr(transformers, family).from_pretrained(layout[0], dtype=torch.bfloat16)
+    _with_lora(load_policy(str(layout[0]), dtype="bfloat16")).save_pretrained(tmp_path / "adapter")
+    merged = load_policy(f"peft:{tmp_path / 'adapter'}", dtype="bfloat16")
+    assert {weight.dtype for weight in merged.model.parameters()} == {torch.bfloat16}
+    buffers, wanted = (dict(model.named_buffers()) for model in (merged.model, plain))
+    assert list(buffers) == list(wanted)
+    assert any("inv_freq" in name for name in buffers)
+    for name, buffer in buffers.items():
+        torch.testing.assert_close(buffer, wanted[name], rtol=0, atol=0)  # the dtype, too
+    inputs = encode(merged, [PROMPT])
+    with torch.no_grad():
+        ours, base = merged.model(**inputs).logits, plain(**inputs).logits
+        unmerged = PeftModel.from_pretrained(plain, str(tmp_path / "adapter"))(**inputs).logits
+    moved = (unmerged - base).abs().max()
+    assert moved > 0.1
+    assert (ours - unmerged).abs().max() < 0.1 * moved
+
+
+def test_special_tokens_are_never_generated(layout, monkeypatch):
     vlm = load_policy(str(layout[0]), dtype="float32")
     image = vlm.model.config.image_token_id
-    with torch.no_grad():  # make the image token by far the likeliest
-        vlm.model.get_output_embeddings().weight[image] = 5 * vlm.model.get_output_embeddings().weight.mean(0)
+    with torch.no_grad():  # make the image token by far the likeliest; tied as it is, its row is never read as an input
+        state = vlm.model(**encode(vlm, [PROMPT]), output_hidden_states=True).hidden_states[-1][0, -1]
+        vlm.model.get_output_embeddings().weight[image] = 100 * state
     assert image in vlm.banned_ids
     assert not set(vlm.banned_ids) & set(vlm.end_ids)
-    for completion in generate(vlm, [PROMPT], max_tokens=8):
-        assert "<|" not in completion.text
-        assert 1 <= completion.tokens <= 8
+    ids = _generated_ids(vlm, 8, monkeypatch)
+    assert 1 <= len(ids) <= 8
+    assert not set(ids) & set(vlm.banned_ids)
+    monkeypatch.setattr(VLM, "banned_ids", [])
+    assert _generated_ids(vlm, 1, monkeypatch) == [image]
+
+
+def _generated_ids(vlm, max_tokens, monkeypatch):
+    """The raw ids of PROMPT's completion: its text would hide a special token."""
+    kept = []
+    model_generate = vlm.model.generate
+
+    def keep(**inputs):
+        kept.append(model_generate(**inputs))
+        return kept[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(vlm.model, "generate", keep)
+        assert len(list(generate(vlm, [PROMPT], max_tokens))) == 1
+    return kept[0][0, encode(vlm, [PROMPT])["input_ids"].shape[1] :].tolist()
 
 
 def test_a_batch_gives_what_single_prompts_give(layout):
@@ -113,19 +152,94 @@ def test_a_batch_gives_what_single_prompts_give(layout):
     assert together == [c for prompt in prompts for c in generate(vlm, [prompt], max_tokens=6)]
 
 
+def test_the_processors_chat_template_is_read_where_the_tokenizer_has_none(layout, tmp_path):
+    folder = shutil.copytree(layout[0], tmp_path / "copy")
+    wanted = encode(load_policy(str(folder)), [PROMPT])["input_ids"]
+    _without(folder / "tokenizer_config.json", "chat_template")
+    processor = load_processor(str(folder), ImageSettings())
+    assert processor.chat_template == processor.tokenizer.chat_template == CHAT_TEMPLATE
+    assert torch.equal(encode(load_policy(str(folder)), [PROMPT])["input_ids"], wanted)
+    (folder / "chat_template.json").write_text("{")
+    with pytest.raises(ModelError, match=r"no chat template: .*JSONDecodeError"):
+        load_processor(str(folder), ImageSettings())
+    (folder / "chat_template.json").unlink()
+    with pytest.raises(ModelError, match=r"no chat template: .*copy chat_template.json"):
+        load_processor(str(folder), ImageSettings())
+
+
+SHARD = "model-00001-of-00003.safetensors"
+
+
 @pytest.mark.parametrize(
     ("break_it", "says"),
     [
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "no image processor"),
         (lambda folder: _edit(folder / "config.json", model_type="bert"), "unknown model family 'bert'"),
-        (lambda folder: (folder / "config.json").unlink(), "no model at"),
+        (lambda folder: _edit(folder / "config.json", hidden_size="wide"), r"config.json cannot be used .*hidden_size"),
+        (lambda folder: (folder / "config.json").write_text("{"), r"config.json cannot be parsed \(JSONDecodeError"),
+        (lambda folder: (folder / "config.json").unlink(), r"no model at .*has no config.json"),
+        (lambda folder: _reshape(folder / SHARD), r"of another shape: .*input_layernorm"),
+        (lambda folder: (folder / SHARD).unlink(), r"cannot be read; .*No such file"),
+        (lambda folder: (folder / SHARD).write_bytes(b""), r"cannot be read; .*SafetensorError"),
+        (
+            lambda folder: (folder / SHARD).write_bytes((folder / SHARD).read_bytes()[:9000]),
+            "cannot be read; .*SafetensorError",
+        ),
+        (lambda folder: (folder / "model.safetensors.index.json").unlink(), r"cannot be read; .*no file named model"),
+        (lambda folder: (folder / "model.safetensors.index.json").write_text("{}"), "cannot be read; .*weight_map"),
     ],
 )
 def test_a_checkpoint_that_cannot_be_used_says_why(layout, tmp_path, break_it, says):
     folder = shutil.copytree(layout[0], tmp_path / "broken")
     break_it(folder)
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=says) as raised:
         load_policy(str(folder))
+    assert str(folder) in str(raised.value)
+
+
+def test_no_weight_is_left_random(layout, tmp_path):
+    folder = shutil.copytree(layout[0], tmp_path / "broken")
+    for shard in folder.glob("model-*.safetensors"):
+        save_file({n: w for n, w in load_file(shard).items() if "model.layers.0." not in n}, shard, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"are missing: model.language_model.layers.0.input_layernorm.weight, .* and 9 more"):
+        load_policy(str(folder))
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "./folder", "../folder", "."])
+def test_a_path_is_never_looked_for_on_the_hub(path, monkeypatch, tmp_path):
+    def asked(*args, **kwargs):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("osler.model.load.AutoConfig.from_pretrained", asked)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="it is no checkpoint folder"):
+        load_policy(path)
+
+
+ADAPTER = "adapter_model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "says"),
+    [
+        (lambda folder: _keep(folder / ADAPTER, lambda name: "layers.0." not in name), "it lacks .*layers.0.* and 11 more"),
+        (lambda folder: _edit(folder / "adapter_config.json", target_modules=["q_proj"]), "its base does not take,.*down_proj"),
+        (lambda folder: _edit(folder / "adapter_config.json", target_modules=["nothing"]), "another base .*nothing"),
+        (lambda folder: _edit(folder / "adapter_config.json", r=8), "damaged or of another base .*RuntimeError"),
+        (lambda folder: _edit(folder / "adapter_config.json", peft_type="NONE"), "adapter_config.json cannot be used"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{"), "adapter_config.json cannot be used"),
+        (lambda folder: (folder / ADAPTER).write_bytes((folder / ADAPTER).read_bytes()[:900]), "SafetensorError"),
+        (lambda folder: (folder / ADAPTER).unlink(), "has no weights"),
+    ],
+)
+def test_an_adapter_that_cannot_be_used_says_why(layout, tmp_path, break_it, says):
+    vlm = load_policy(str(layout[0]), dtype="float32")
+    folder = tmp_path / "adapter"
+    _with_lora(vlm).save_pretrained(folder)
+    break_it(folder)
+    with pytest.raises(ModelError, match=says) as raised:
+        merge_adapter(load_policy(str(layout[0]), dtype="float32"), folder)
+    assert str(folder) in str(raised.value)
 
 
 def test_a_run_without_an_adapter_says_so(tmp_path):
@@ -133,5 +247,43 @@ def test_a_run_without_an_adapter_says_so(tmp_path):
         adapter_of(tmp_path)
 
 
+def test_a_run_without_a_best_step_says_so(tmp_path):
+    run = Run.create(tmp_path / "run", "train")
+    run.finish({"steps": 2})
+    with pytest.raises(RunError, match="no best checkpoint"):
+        adapter_of(run.path, "best")
+
+
+@pytest.mark.parametrize(("native", "wanted"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_bf16_is_chosen_only_where_the_gpu_computes_in_it(native, wanted, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert load._dtype("auto", "cuda:0") == wanted
+    assert load._dtype("auto", "cpu") == load._dtype("auto", "mps") == torch.float32
+    assert load._dtype("bfloat16", "cpu") == torch.bfloat16
+
+
+def _with_lora(vlm):
+    """`vlm`'s model with a LoRA that is not zero."""
+    adapted = get_peft_model(vlm.model, lora_config(vlm, LoraSettings(r=4)))
+    torch.manual_seed(0)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    return adapted
+
+
 def _edit(file, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def _without(file, key):
+    file.write_text(json.dumps({name: value for name, value in json.loads(file.read_text()).items() if name != key}))
+
+
+def _keep(file, wanted):
+    save_file({name: weight for name, weight in load_file(file).items() if wanted(name)}, file, metadata={"format": "pt"})
+
+
+def _reshape(file):
+    cut = {name: weight[:-2].clone() if "layernorm" in name else weight for name, weight in load_file(file).items()}
+    save_file(cut, file, metadata={"format": "pt"})

@@ -11,7 +11,7 @@ from osler.config import Chain, DataSettings, Recipe
 from osler.datasets.phantoms import samples
 from osler.datasets.samples import Samples
 from osler.datasets.splits import hold_out, load_splits
-from osler.errors import DataError, RecipeError, RunError
+from osler.errors import DataError, OslerError, RecipeError, RunError
 from osler.matrix import build_matrix
 from osler.report import write_report
 from osler.runs import Run
@@ -80,7 +80,7 @@ def test_records_are_of_every_test_row_and_have_a_floor(chain):
     wanted = [s.id for s in samples(0, {"test": 4})]
     assert [row["sample"]["id"] for row in rows] == wanted
     assert chain.evaluated["grpo"].summary["floor"]["n"] == len(wanted)
-    assert chain.evaluated["base"].summary["floor"] is None
+    assert chain.evaluated["base"].summary["floor"]["n"] == len(wanted)  # fitted on the rows that the stages train on
     assert {"accuracy", "lenient", "format_rate", "unparseable", "unjudged"} <= set(chain.evaluated["base"].summary)
 
 
@@ -171,3 +171,56 @@ def test_every_image_is_decoded_before_training(tmp_path):
     blind = first.__class__(**{**vars(first), "images": ()})
     with pytest.raises(DataError, match="has no image"):
         verify_images([blind])
+
+
+def test_a_study_is_done_only_with_its_report_and_summary(chain, checkpoint, tmp_path):
+    assert (chain.run.path / "report.html").is_file()
+    assert set(chain.run.summary) == {"base", "sft", "grpo", "twin", "report"}
+
+    def fails(result):
+        raise RunError("no room")
+
+    with pytest.raises(RunError, match="no room"):
+        pipeline.run_chain(Chain(name="c", stages={"sft": stage(checkpoint, method="sft")}), tmp_path / "c", fails)
+    assert Run.open(tmp_path / "c").manifest["state"] == "failed"
+
+
+def test_a_run_knows_the_chain_of_weights_that_it_started_from(chain, checkpoint):
+    start = chain.trained["grpo"].manifest["start"]
+    assert [one["model"] for one in start] == [checkpoint, f"run:{chain.trained['sft'].path}"]
+    assert all(len(one["sha256"]) == 64 for one in start)
+    assert start[0] == chain.trained["sft"].manifest["start"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"lora": {"targets": "langage"}}, "lora.targets"),
+        ({"trl": {"loss_type": "dapo"}}, "trl.loss_type"),
+        ({"model": "/nowhere"}, "/nowhere"),
+        ({"init": "run:/nowhere"}, "/nowhere"),
+        ({"data": {"train": PHANTOMS | {"train": 1}}, "rollout": {"G": 2, "prompts_per_step": 8}}, "not one step"),
+    ],
+    ids=["targets", "passthrough", "model", "init", "rows"],
+)
+def test_what_cannot_work_is_told_before_a_folder_is_made(checkpoint, tmp_path, changes, says):
+    wrong = stage(checkpoint, **changes)
+    with pytest.raises(OslerError, match=says):
+        pipeline.train(wrong, tmp_path / "out")
+    chain = Chain(name="c", stages={"sft": stage(checkpoint, method="sft"), "wrong": wrong})
+    with pytest.raises(OslerError):
+        pipeline.run_chain(chain, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_thoughts_that_no_row_has_are_told_before_a_folder_is_made(checkpoint, tmp_path):
+    image = tmp_path / "x.png"
+    Image.new("RGB", (60, 60)).save(image)
+    rows = [
+        {"id": str(k), "image": "x.png", "question": "What?", "options": ["a", "b"], "answer_index": 0, "group": str(k)}
+        for k in range(4)
+    ]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RecipeError, match="has no rationale"):
+        pipeline.train(stage(checkpoint, method="sft", data={"train": f"jsonl:{tmp_path / 'm.jsonl'}"}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -9,7 +9,14 @@ import pytest
 from osler.quickstart import STAGES, notes, quickstart, table
 
 KEYS = {"accuracy", "floor", "format_rate", "reward", "gain", "wall_s", "peak_mb", "seed", "report"}
-SHORT = ("sft.max_steps=20", "grpo.max_steps=2", "data.train.test=16", "data.train.val=4", "rollout.G=4")
+SHORT = (
+    "sft.max_steps=20",
+    "grpo.max_steps=2",
+    "data.train.test=16",
+    "data.train.val=4",
+    "rollout.G=4",
+    "rollout.micro_batch=48",
+)
 
 
 @pytest.fixture(scope="module")

@@ -111,9 +111,7 @@ class Recipe(Settings):
     images: ImageSettings = ImageSettings()
     strategy: str = "think"
     answer_form: Literal["letter", "text"] = "letter"
-    rewards: tuple[RewardSettings, ...] = Field(
-        (RewardSettings(name="accuracy"), RewardSettings(name="format")), min_length=1
-    )
+    rewards: tuple[RewardSettings, ...] = Field((RewardSettings(name="accuracy"), RewardSettings(name="format")), min_length=1)
     objective: ObjectiveSettings = ObjectiveSettings()
     lora: LoraSettings = LoraSettings()
     rollout: RolloutSettings = RolloutSettings()

@@ -48,9 +48,7 @@ def gpu_problems(gpus: list[str], seen_by_torch: bool, version: str, cuda: str |
     if not gpus or seen_by_torch:
         return []
     if cuda is None:
-        release = version.partition("+")[0]
-        return [
-            f"torch {version} has no CUDA. Install: {sys.executable} -m pip install --force-reinstall --no-cache-dir torch=={release}"
-        ]
+        install = f"{sys.executable} -m pip install --force-reinstall --no-cache-dir torch=={version.partition('+')[0]}"
+        return [f"torch {version} has no CUDA. Install: {install}"]
     return [f"torch {version} is built for CUDA {cuda}, which the driver does not run. Update the driver, or install a torch "
             "for an older CUDA."]  # fmt: skip

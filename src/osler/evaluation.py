@@ -11,7 +11,7 @@ from osler.progress import bar
 from osler.runs import Run
 from osler.schema import Grader, Record, Sample
 from osler.strategies import AnswerForm, Strategy
-from osler.summary import summarise
+from osler.summary import read_records, summarise
 
 
 def evaluate(
@@ -38,7 +38,7 @@ def evaluate(
             run.append("records", *(r.to_json() for r in _records(vlm, batch, strategy, answer_form, grader, max_tokens)))
             for _ in batch:
                 tick("")
-    by_id = {row["sample"]["id"]: Record.from_json(row) for row in run.rows("records")}
+    by_id = {record.sample.id: record for record in read_records(run)}
     records = [by_id[sample.id] for sample in samples]
     run.finish(summarise(records, prior))
     return records

@@ -85,7 +85,7 @@ def check(recipe: Recipe) -> None:
     completions = rollout.G * rollout.prompts_per_step
     if rollout.micro_batch and completions % rollout.micro_batch:
         raise RecipeError(f"rollout.micro_batch={rollout.micro_batch} does not divide G x prompts_per_step = {completions}.")
-    if recipe.method == "sft" and recipe.sft.batch_size % recipe.sft.micro_batch:
+    if recipe.sft.batch_size % recipe.sft.micro_batch:
         raise RecipeError(f"sft.micro_batch={recipe.sft.micro_batch} does not divide sft.batch_size={recipe.sft.batch_size}.")
     if recipe.init and not recipe.init.startswith(("run:", "stage:")):
         raise RecipeError(f"init {recipe.init!r} is no run: write run:DIR, or set model instead to start from a checkpoint.")

@@ -14,9 +14,10 @@ from osler.config import Chain, load_recipe
 from osler.errors import RecipeError, RunError
 from osler.pipeline import ChainResult, run_chain
 from osler.report import write_report
-from osler.runs import Run, default_path
+from osler.runs import default_path
 from osler.schema import Outcome, Record
 from osler.stats import Estimate, paired_difference, proportion
+from osler.summary import read_records
 
 STAGES = ("base", "sft", "grpo", "sft_same_rows")
 NAMES = {
@@ -48,7 +49,7 @@ def quickstart(out: str | Path | None = None, seed: int = 0, overrides: Sequence
 
 def summarise_chain(result: ChainResult, seed: int, started: float) -> dict[str, Any]:
     """The numbers to quote, each with its interval and n; `gain` is GRPO minus its own start, paired on the same rows."""
-    records = {stage: _records(result.evaluated[stage]) for stage in STAGES}
+    records = {stage: read_records(result.evaluated[stage]) for stage in STAGES}
     evaluations = {stage: result.evaluated[stage].summary for stage in STAGES}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
@@ -119,10 +120,6 @@ def points(estimate: Estimate) -> str:
     """`+6.1 points [3.0, 9.2], n = 1038`, for a difference of accuracies."""
     value, low, high = (100 * float(x or 0) for x in (estimate.value, estimate.ci_low, estimate.ci_high))
     return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}], n = {estimate.n}"
-
-
-def _records(run: Run) -> list[Record]:
-    return [Record.from_json(row) for row in run.rows("records")]
 
 
 def _correct(records: list[Record]) -> list[bool]:

@@ -244,7 +244,7 @@ def _processors_template(path: str) -> str:
         template: str = json.loads(Path(cached_file(path, "chat_template.json")).read_text(encoding="utf-8"))["chat_template"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"{path} has no chat template: tokenizer_config.json and chat_template.jinja hold none, nor does chat_template.json "
+            f"{path} has no chat template: there is none in tokenizer_config.json, chat_template.jinja or chat_template.json "
             f"({_reason(error)}). Use an instruct checkpoint, or copy chat_template.json from one."
         ) from error
     return template

@@ -4,7 +4,7 @@ import torch
 
 from osler.config import ImageSettings, LoraSettings
 from osler.errors import ModelError, unknown
-from osler.model.load import TINY, _family_of as family_of, _peft_base as peft_base, adapter_of, load_processor, split_step
+from osler.model.load import TINY, adapter_of, family_of, load_processor, peft_base, split_step
 from osler.runs import Run
 
 

@@ -1,14 +1,14 @@
 """SFT: what is learnt from is the completion alone, behind the image and the question; the best checkpoint is the one kept."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from trl import SFTTrainer
 
-from osler.baselines import completion_rows, sft_config, train_sft
+from osler.baselines import SftCallback, completion_rows, sft_config, train_sft
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
-from osler.errors import RecipeError
 from osler.model.load import load_policy, lora_config
 from osler.runs import Run
 from osler.strategies import STRATEGIES
@@ -64,21 +64,34 @@ def test_the_adapter_of_the_lowest_validation_loss_is_kept(recipe, tmp_path):
     assert kept.read_bytes() == wanted.read_bytes()
 
 
-def test_sft_stops_at_the_plateau_and_at_the_clock(recipe, tmp_path):
-    for name, settings, steps in (("plateau", {"patience": 1}, 3), ("clock", {"max_seconds": 0.0}, 1)):
-        changed = recipe.model_copy(
-            update={"lr": 1e-9, "max_steps": 50, "sft": recipe.sft.model_copy(update={"eval_steps": 1} | settings)}
-        )
-        run = Run.create(tmp_path / name, "train", recipe=changed.model_dump(mode="json"))
-        train_sft(changed, load_policy(recipe.model, dtype="float32"), ROWS[:8], ROWS[12:16], THINK, run)
-        assert run.rows("metrics")[-1]["step"] <= steps
+class Saved:
+    """A model that only remembers where it was saved."""
+
+    def __init__(self):
+        self.folders = []
+
+    def save_pretrained(self, folder):
+        self.folders.append(folder)
 
 
-def test_a_thought_that_no_row_has_cannot_be_taught(recipe, tmp_path):
-    bare = [type(row)(**{**vars(row), "rationale": None}) for row in ROWS]
-    run = Run.create(tmp_path / "r", "train")
-    with pytest.raises(RecipeError, match="strategy=nothink"):
-        train_sft(recipe, load_policy(recipe.model), bare, [], THINK, run)
+def test_sft_stops_when_the_validation_loss_has_not_fallen_for_so_long(recipe, tmp_path):
+    patient = recipe.model_copy(update={"sft": recipe.sft.model_copy(update={"patience": 2})})
+    callback = SftCallback(Run.create(tmp_path / "r", "train"), patient, lambda note: None)
+    model, stopped = Saved(), []
+    for step, loss in enumerate([0.9, 0.5, 0.6, 0.4, 0.4, 0.41], 1):
+        control = SimpleNamespace(should_training_stop=False)
+        callback.on_evaluate(None, SimpleNamespace(global_step=step), control, metrics={"eval_loss": loss}, model=model)
+        stopped.append(control.should_training_stop)
+    assert stopped == [False, False, False, False, False, True]
+    assert callback.best_step == 4
+    assert [folder.rpartition("/")[2] for folder in model.folders] == ["1", "2", "4"]
+
+
+def test_sft_stops_when_its_time_is_up(recipe, tmp_path):
+    hurried = recipe.model_copy(update={"max_steps": 50, "sft": recipe.sft.model_copy(update={"max_seconds": 0.0})})
+    run = Run.create(tmp_path / "r", "train", recipe=hurried.model_dump(mode="json"))
+    train_sft(hurried, load_policy(recipe.model, dtype="float32"), ROWS[:8], ROWS[12:16], THINK, run)
+    assert run.rows("metrics")[-1]["step"] == 1
 
 
 @pytest.mark.slow

@@ -62,8 +62,7 @@ def quickstart(out: Out = None, seed: Annotated[int, typer.Option(min=0, max=2**
     if as_json:
         _print_json(summary)
         return
-    columns = ("model", "accuracy", "format", "thought names the gold")
-    _print_table(f"Unseen images, seed {seed}", columns, job.table(summary))
+    _print_table(f"Unseen images, seed {seed}", job.COLUMNS, job.table(summary))
     for line in job.notes(summary)["headline"]:
         typer.echo(line)
     typer.echo(
@@ -147,8 +146,12 @@ def matrix(
     if as_json:
         _print_json(built.to_json())
         return
-    rows = [[label, *(_cell(built.cells[label][column]) for column in built.columns)] for label in built.rows]
-    _print_table(f"Accuracy in % [95 % interval] (n), floor; by {axis}", ("trained on", *built.columns), rows)
+    rows = [
+        [line.label, *(_cell(line.cells[column]) for column in built.columns), _cell(line.overall, counts=True)]
+        for line in built.lines
+    ]
+    title = f"Accuracy in % [95 % interval] (n), floor; by {axis}"
+    _print_table(title, ("trained on", *built.columns, "all rows"), rows)
 
 
 @app.command()
@@ -243,9 +246,10 @@ def _estimate(value: dict[str, Any] | None) -> str:
     return str(Estimate(**value)) if value else "-"
 
 
-def _cell(cell: Any) -> str:
+def _cell(cell: Any, counts: bool = False) -> str:
     if not cell.n:
         return ""
     a, floor = cell.accuracy, cell.floor
     text = f"{100 * a.value:.1f} [{100 * a.ci_low:.1f}, {100 * a.ci_high:.1f}] ({a.n})"
-    return text + (f", floor {100 * floor.value:.1f}" if floor and floor.n else "") + (" n<100" if cell.small else "")
+    text += (f", floor {100 * floor.value:.1f}" if floor and floor.n else "") + (" n<100" if cell.small else "")
+    return text + (f"; {cell.unparseable} unparseable, {cell.unjudged} unjudged" if counts else "")

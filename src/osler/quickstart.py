@@ -26,6 +26,7 @@ NAMES = {
     "grpo": "GRPO from that SFT",
     "sft_same_rows": "SFT on GRPO's rows, same seconds",
 }
+COLUMNS = ("model", "accuracy", "format", "thought names the gold", "unparseable", "unjudged")
 
 
 def quickstart(out: str | Path | None = None, seed: int = 0, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -91,15 +92,22 @@ def notes(summary: dict[str, Any]) -> dict[str, Any]:
             f"{points(versus)}.",
             f"A blind attacker, which sees no image, scores {Estimate(**summary['floor_estimate'])}.",
         ],
-        "table": {"columns": ["model", "accuracy", "format", "thought names the gold"], "rows": table(summary)},
+        "table": {"columns": list(COLUMNS), "rows": table(summary)},
         "caveats": CAVEATS,
     }
 
 
 def table(summary: dict[str, Any]) -> list[list[str]]:
-    """One row a model: its name, accuracy, format rate, and how often the thought names the gold."""
-    columns = ("accuracy", "format_rate", "thought_names_gold")
-    return [[NAMES[stage], *(str(Estimate(**summary[column][stage])) for column in columns)] for stage in STAGES]
+    """One row a model, its cells as `COLUMNS` says."""
+    estimates, counts = ("accuracy", "format_rate", "thought_names_gold"), ("unparseable", "unjudged")
+    return [
+        [
+            NAMES[stage],
+            *(str(Estimate(**summary[column][stage])) for column in estimates),
+            *(str(summary[column][stage]) for column in counts),
+        ]
+        for stage in STAGES
+    ]
 
 
 CAVEATS = [

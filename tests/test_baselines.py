@@ -9,7 +9,8 @@ from trl import SFTTrainer
 from osler.baselines import SftCallback, completion_rows, sft_config, train_sft
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
-from osler.model.load import load_policy, lora_config
+from osler.model.adapters import lora_config
+from osler.model.load import load_policy
 from osler.runs import Run
 from osler.strategies import STRATEGIES
 from real_layout import save_real_layout

@@ -14,9 +14,9 @@ LAYERS = (
     "errors taxonomy stats canvas lesions drawing progress rl.objective",
     "schema config images",
     "grading strategies runs datasets.* controls floor",
-    "rewards judge model.* matrix summary auditing check",
+    "rewards judge model.* matrix summary auditing",
     "rl.* baselines evaluation planning lineage",
-    "report charts exporting doctor bench interop",
+    "report charts exporting doctor bench interop check",
     "pipeline quickstart study serve",
     "cli __main__",
 )

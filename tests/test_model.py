@@ -13,8 +13,10 @@ from osler.config import ImageSettings, LoraSettings
 from osler.errors import ModelError, RunError
 from osler.images import open_image
 from osler.model import load
+from osler.model.adapters import adapter_of, lora_config, merge_adapter
+from osler.model.family import VLM
 from osler.model.generate import encode, generate
-from osler.model.load import VLM, adapter_of, load_policy, load_processor, lora_config, merge_adapter
+from osler.model.load import load_policy, load_processor
 from osler.runs import Run
 from real_layout import CHAT_TEMPLATE, save_real_layout
 
@@ -287,3 +289,19 @@ def _keep(file, wanted):
 def _reshape(file):
     cut = {name: weight[:-2].clone() if "layernorm" in name else weight for name, weight in load_file(file).items()}
     save_file(cut, file, metadata={"format": "pt"})
+
+
+def test_a_pickle_is_never_opened(layout, tmp_path):
+    """Neither a checkpoint's nor an adapter's: only safetensors are read."""
+    folder = shutil.copytree(layout[0], tmp_path / "pickled")
+    for file in folder.glob("model*.safetensors*"):
+        file.unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="weights cannot be read"):
+        load_policy(str(folder))
+    vlm = load_policy(str(layout[0]))
+    get_peft_model(vlm.model, lora_config(vlm, LoraSettings(r=2))).save_pretrained(tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
+    torch.save({}, tmp_path / "adapter" / "adapter_model.bin")
+    with pytest.raises(ModelError, match=r"no adapter_model\.safetensors"):
+        merge_adapter(load_policy(str(layout[0])), tmp_path / "adapter")

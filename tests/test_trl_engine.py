@@ -15,7 +15,8 @@ from osler.config import Recipe
 from osler.datasets.phantoms import samples
 from osler.errors import RecipeError
 from osler.grading import grader
-from osler.model.load import load_policy, lora_config
+from osler.model.adapters import lora_config
+from osler.model.load import load_policy
 from osler.rl.trl_engine import RecordingTrainer, Scorer, grpo_config, grpo_fields, prompt_rows
 from osler.runs import Run
 from osler.strategies import STRATEGIES

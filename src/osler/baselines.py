@@ -15,7 +15,8 @@ from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from osler.config import Recipe
-from osler.model.load import VLM, lora_config
+from osler.model.adapters import lora_config
+from osler.model.family import VLM
 from osler.progress import Tick, bar
 from osler.rl.trl_trainer import RunCallback, build_config, check_passthrough, machine_fields, rows_of, trainer_fields
 from osler.runs import Run

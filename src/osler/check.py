@@ -1,12 +1,92 @@
-"""Will every row go through? Asked before a run begins, so that a broken file is found now and not at step 3000."""
+"""What can go wrong, asked before a run begins: names, combinations, rows, images, model files.
 
+So that a broken file is found now and not at step 3000, and nothing is half-written where something is wrong.
+"""
+
+import os
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain as joined
 
-from osler.errors import DataError
+from osler.config import Chain, Recipe
+from osler.datasets.splits import Splits
+from osler.errors import DataError, RecipeError
 from osler.images import open_image
 from osler.progress import bar
+from osler.rewards import reward_of
 from osler.schema import Sample
+from osler.strategies import STRATEGIES, strategy_of
+
+STAGE = re.compile(r"stage:(?P<name>.+)")
+"""A reference to an earlier stage of a chain."""
+
+
+def check(recipe: Recipe) -> None:
+    """Errors: RecipeError for a name that nothing answers to, or a combination that cannot work. Loads nothing heavy."""
+    strategy = strategy_of(recipe.strategy)
+    for reward in recipe.rewards:
+        reward_of(reward.name)
+    if not strategy.tagged and any(reward.name == "format" and reward.weight for reward in recipe.rewards):
+        tagged = ", ".join(name for name, one in STRATEGIES.items() if one.tagged)
+        raise RecipeError(f"strategy {recipe.strategy!r} has no tags, so a format reward has nothing to pay for. "
+                          f"Drop it, or use a tagged strategy: {tagged}.")  # fmt: skip
+    rollout = recipe.rollout
+    completions = rollout.G * rollout.prompts_per_step
+    if rollout.micro_batch and completions % rollout.micro_batch:
+        raise RecipeError(f"rollout.micro_batch={rollout.micro_batch} does not divide G x prompts_per_step = {completions}.")
+    if recipe.sft.batch_size % recipe.sft.micro_batch:
+        raise RecipeError(f"sft.micro_batch={recipe.sft.micro_batch} does not divide sft.batch_size={recipe.sft.batch_size}.")
+    if recipe.init and not recipe.init.startswith(("run:", "stage:")):
+        raise RecipeError(f"init {recipe.init!r} is no run: write run:DIR, or set model instead to start from a checkpoint.")
+    longest = recipe.sft.max_seconds
+    if isinstance(longest, str) and not STAGE.fullmatch(longest):
+        raise RecipeError(f"sft.max_seconds is {longest!r}: give seconds, or stage:NAME.")
+
+
+def check_stages(chain: Chain) -> None:
+    """Errors: RecipeError for a stage that `check` refuses, or that needs one that does not come before it."""
+    earlier: list[str] = []
+    for name, recipe in chain.stages.items():
+        check(recipe)
+        for reference in stage_references(recipe):
+            if reference not in earlier:
+                raise RecipeError(f"stage {name}: stage:{reference} is no earlier stage; there are {earlier or 'none'}.")
+        earlier.append(name)
+
+
+def stage_references(recipe: Recipe) -> list[str]:
+    """The names of the stages that `recipe` needs the results of."""
+    found = [STAGE.fullmatch(value) for value in (recipe.init, recipe.sft.max_seconds) if isinstance(value, str)]
+    return [match["name"] for match in found if match]
+
+
+def check_rows(recipe: Recipe, splits: Splits) -> None:
+    """Errors: RecipeError where `splits` hold too little for `recipe`, or nothing to teach its thoughts with."""
+    if recipe.method == "grpo" and len(splits.train) < recipe.rollout.prompts_per_step:
+        raise RecipeError(
+            f"{len(splits.train)} training rows are fewer than rollout.prompts_per_step={recipe.rollout.prompts_per_step}: "
+            "not one step could be made."
+        )
+    if recipe.method == "sft":
+        strategy = strategy_of(recipe.strategy)
+        for sample in joined(splits.train, splits.val):
+            strategy.completion(sample, recipe.answer_form)
+
+
+def check_machine(recipe: Recipe) -> None:
+    """Errors: RecipeError or ModelError for what only the heavy libraries can tell: `trl:`, the model's files, the GPUs."""
+    from osler.baselines import sft_fields
+    from osler.model.preflight import check_policy, visible_gpus
+    from osler.rl.trl_engine import grpo_fields
+    from osler.rl.trl_trainer import check_passthrough
+
+    check_passthrough(recipe, grpo_fields(recipe) if recipe.method == "grpo" else sft_fields(recipe, validates=True))
+    start = recipe.init or recipe.model
+    check_policy(recipe.model if start.startswith("stage:") else start, recipe.lora)
+    if visible_gpus() > 1 and "WORLD_SIZE" not in os.environ:
+        raise RecipeError(f"{visible_gpus()} GPUs are visible and this is one process. Set CUDA_VISIBLE_DEVICES=0, "
+                          "or start it with `accelerate launch`.")  # fmt: skip
 
 
 def verify_images(samples: Iterable[Sample]) -> None:

@@ -82,15 +82,15 @@ def train(
     from osler.config import Chain, load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    from osler import pipeline
+    from osler import check, pipeline
 
     if not isinstance(loaded, Chain):
-        pipeline.check(loaded)
+        check.check(loaded)
         _calm()
         run = pipeline.train(loaded, out)
         _print_json({"run": str(run.path), **run.summary}) if as_json else _print_training(run.path, run.summary)
         return
-    pipeline.check_stages(loaded)
+    check.check_stages(loaded)
     _calm()
     result = pipeline.run_chain(loaded, out)
     if as_json:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from osler.floor import OptionPrior
 from osler.images import open_image
+from osler.model.family import VLM
 from osler.model.generate import Completion, generate
-from osler.model.load import VLM
 from osler.progress import bar
 from osler.runs import Run
 from osler.schema import Grader, Record, Sample

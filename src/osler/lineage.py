@@ -8,7 +8,8 @@ from typing import Any
 
 from osler.config import Recipe
 from osler.floor import OptionPrior
-from osler.model.load import TINY, adapter_of, split_step
+from osler.model.adapters import adapter_of, split_step
+from osler.model.load import TINY
 from osler.runs import Run
 from osler.schema import Sample
 

@@ -6,8 +6,6 @@ run_chain    stages one after the other, the base and each stage evaluated on th
 """
 
 import json
-import os
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from osler.check import verify_images
+from osler.check import STAGE, check, check_machine, check_rows, check_stages, stage_references, verify_images
 from osler.config import Chain, ImageSettings, Recipe, Spec
 from osler.datasets.samples import Samples
 from osler.datasets.splits import Splits, load_part, load_splits
@@ -26,11 +24,8 @@ from osler.floor import OptionPrior
 from osler.grading import grader
 from osler.progress import console
 from osler.report import write_report
-from osler.rewards import reward_of
 from osler.runs import Run, default_path, require_free
-from osler.strategies import STRATEGIES, AnswerForm, strategy_of
-
-STAGE = re.compile(r"stage:(?P<name>.+)")
+from osler.strategies import AnswerForm, strategy_of
 
 
 @dataclass(frozen=True)
@@ -72,80 +67,13 @@ class Trial:
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
-def check(recipe: Recipe) -> None:
-    """Errors: RecipeError for a name that nothing answers to, or a combination that cannot work. Loads nothing heavy."""
-    strategy = strategy_of(recipe.strategy)
-    for reward in recipe.rewards:
-        reward_of(reward.name)
-    if not strategy.tagged and any(reward.name == "format" and reward.weight for reward in recipe.rewards):
-        tagged = ", ".join(name for name, one in STRATEGIES.items() if one.tagged)
-        raise RecipeError(f"strategy {recipe.strategy!r} has no tags, so a format reward has nothing to pay for. "
-                          f"Drop it, or use a tagged strategy: {tagged}.")  # fmt: skip
-    rollout = recipe.rollout
-    completions = rollout.G * rollout.prompts_per_step
-    if rollout.micro_batch and completions % rollout.micro_batch:
-        raise RecipeError(f"rollout.micro_batch={rollout.micro_batch} does not divide G x prompts_per_step = {completions}.")
-    if recipe.sft.batch_size % recipe.sft.micro_batch:
-        raise RecipeError(f"sft.micro_batch={recipe.sft.micro_batch} does not divide sft.batch_size={recipe.sft.batch_size}.")
-    if recipe.init and not recipe.init.startswith(("run:", "stage:")):
-        raise RecipeError(f"init {recipe.init!r} is no run: write run:DIR, or set model instead to start from a checkpoint.")
-    longest = recipe.sft.max_seconds
-    if isinstance(longest, str) and not STAGE.fullmatch(longest):
-        raise RecipeError(f"sft.max_seconds is {longest!r}: give seconds, or stage:NAME.")
-
-
-def check_stages(chain: Chain) -> None:
-    """Errors: RecipeError for a stage that `check` refuses, or that needs one that does not come before it."""
-    earlier: list[str] = []
-    for name, recipe in chain.stages.items():
-        check(recipe)
-        for reference in _stage_references(recipe):
-            if reference not in earlier:
-                raise RecipeError(f"stage {name}: stage:{reference} is no earlier stage; there are {earlier or 'none'}.")
-        earlier.append(name)
-
-
-def check_rows(recipe: Recipe, splits: Splits) -> None:
-    """Errors: RecipeError where `splits` hold too little for `recipe`, or nothing to teach its thoughts with."""
-    if recipe.method == "grpo" and len(splits.train) < recipe.rollout.prompts_per_step:
-        raise RecipeError(
-            f"{len(splits.train)} training rows are fewer than rollout.prompts_per_step={recipe.rollout.prompts_per_step}: "
-            "not one step could be made."
-        )
-    if recipe.method == "sft":
-        strategy = strategy_of(recipe.strategy)
-        for sample in joined(splits.train, splits.val):
-            strategy.completion(sample, recipe.answer_form)
-
-
-def check_machine(recipe: Recipe) -> None:
-    """Errors: RecipeError or ModelError for what only the heavy libraries can tell: `trl:`, the model's files, the GPUs."""
-    from osler.baselines import sft_fields
-    from osler.model.preflight import check_policy, visible_gpus
-    from osler.rl.trl_engine import grpo_fields
-    from osler.rl.trl_trainer import check_passthrough
-
-    check_passthrough(recipe, grpo_fields(recipe) if recipe.method == "grpo" else sft_fields(recipe, validates=True))
-    start = recipe.init or recipe.model
-    check_policy(recipe.model if start.startswith("stage:") else start, recipe.lora)
-    if visible_gpus() > 1 and "WORLD_SIZE" not in os.environ:
-        raise RecipeError(f"{visible_gpus()} GPUs are visible and this is one process. Set CUDA_VISIBLE_DEVICES=0, "
-                          "or start it with `accelerate launch`.")  # fmt: skip
-
-
-def _stage_references(recipe: Recipe) -> list[str]:
-    """The names of the stages that `recipe` needs the results of."""
-    found = [STAGE.fullmatch(value) for value in (recipe.init, recipe.sft.max_seconds) if isinstance(value, str)]
-    return [match["name"] for match in found if match]
-
-
 def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None = None) -> Run:
     """The finished run of `recipe`. Errors: any OslerError, before the run folder is made.
 
     `splits` are its rows where a chain has read and verified them already.
     """
     check(recipe)
-    if missing := _stage_references(recipe):
+    if missing := stage_references(recipe):
         raise RecipeError(f"stage:{missing[0]} is known only inside a chain. Write run:DIR, or seconds as a number.")
     path = require_free(out or default_path(recipe.method))
     recipe = recipe.model_copy(update={"init": _absolute(recipe.init)})
@@ -156,7 +84,8 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
     check_machine(recipe)
 
     from osler.lineage import start_of, trained_on  # torch is loaded only once names and data have been found good
-    from osler.model.load import load_policy, set_threads
+    from osler.model.family import set_threads
+    from osler.model.load import load_policy
 
     set_threads(recipe.threads)
     vlm = load_policy(recipe.init or recipe.model, recipe.images, recipe.dtype)
@@ -213,7 +142,8 @@ def _evaluate(
     """The evaluation of `model` on `samples`; `seen` is the blind attacker where the model itself was trained on nothing."""
     from osler.evaluation import evaluate as record
     from osler.lineage import model_hash, model_label, row_hash, training_of
-    from osler.model.load import load_policy, set_threads
+    from osler.model.family import set_threads
+    from osler.model.load import load_policy
 
     set_threads(trial.threads)
     vlm = load_policy(model, trial.images, trial.dtype)

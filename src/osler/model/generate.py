@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from osler.model.load import VLM, chat
+from osler.model.family import VLM, chat
 
 Prompt = tuple[str, Sequence[Any]]
 """The user's text, and the images (PIL, RGB) that stand before it."""

@@ -4,7 +4,8 @@ import torch
 
 from osler.config import ImageSettings, LoraSettings
 from osler.errors import ModelError, unknown
-from osler.model.load import TINY, adapter_of, family_of, load_processor, peft_base, split_step
+from osler.model.adapters import adapter_of, peft_base, split_step
+from osler.model.load import TINY, family_of, load_processor
 from osler.runs import Run
 
 

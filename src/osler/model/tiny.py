@@ -30,8 +30,9 @@ from transformers import (
 from osler.datasets.phantoms import describe, samples
 from osler.drawing import phantom_case
 from osler.images import open_image
+from osler.model.family import FAMILIES, VLM
 from osler.model.generate import encode, generate
-from osler.model.load import FAMILIES, TINY, VLM, ImageOnlyProcessor
+from osler.model.load import TINY, ImageOnlyProcessor
 from osler.progress import bar
 from osler.strategies import STRATEGIES
 

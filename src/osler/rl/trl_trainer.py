@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from osler.config import Recipe
 from osler.errors import RecipeError
 from osler.images import open_image
-from osler.model.load import VLM
+from osler.model.family import VLM
 from osler.progress import Tick
 from osler.runs import Run
 from osler.schema import Sample

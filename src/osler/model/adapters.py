@@ -1,0 +1,120 @@
+"""LoRA adapters on disk: found, checked, merged; and the configuration of a fresh one."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel
+from safetensors import SafetensorError
+
+from osler.config import LoraSettings
+from osler.errors import ModelError, RunError, unknown
+from osler.model.family import VLM
+from osler.runs import Run
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, SafetensorError)
+"""What files that are absent, cut short or of another model raise in safetensors, torch, transformers and PEFT."""
+
+
+def lora_config(vlm: VLM, lora: LoraSettings) -> LoraConfig:
+    """PEFT's configuration of a fresh LoRA on the language model; vision tower and merger are never touched."""
+    targets = vlm.family.lora_targets
+    if lora.targets not in targets:
+        raise ModelError(unknown("lora.targets", lora.targets, targets))
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets[lora.targets],
+        task_type="CAUSAL_LM",
+    )
+
+
+def merge_adapter(vlm: VLM, adapter: Path) -> Any:
+    """The model of `vlm`, which is used up, with the LoRA at `adapter` merged. The sum is made in fp32 and rounded once.
+
+    Errors: ModelError where the adapter's files are absent or damaged, or its weights are not those of this model's LoRA.
+    """
+    stored = vlm.model.dtype
+    _cast_parameters(vlm.model, torch.float32)
+    merged = _adapted(vlm.model, adapter).merge_and_unload()
+    _cast_parameters(merged, stored)
+    return merged.eval()
+
+
+def _cast_parameters(model: Any, dtype: torch.dtype) -> None:
+    """Cast the floating parameters in place. Buffers stay: RoPE's frequencies, rounded to bf16, are wrong at far positions."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
+def _adapted(model: Any, adapter: Path) -> Any:
+    """`model` wearing the adapter, no weight of which is missing or left over. Errors: ModelError."""
+    config = _peft_config(adapter)
+    if not (adapter / "adapter_model.safetensors").is_file():  # never an adapter_model.bin: that is a pickle
+        raise ModelError(f"{adapter} has no weights: there is no adapter_model.safetensors. Copy or train the adapter again.")
+    try:
+        adapted = PeftModel(model, config)  # from_pretrained would only warn of missing weights
+        found = adapted.load_adapter(str(adapter), "default", torch_device="cpu")
+    except UNREADABLE as error:
+        raise ModelError(f"{adapter}: the adapter is damaged or of another base ({reason(error)}).") from error
+    for what, keys in (("lacks", found.missing_keys), ("has, but its base does not take,", found.unexpected_keys)):
+        if keys:
+            raise ModelError(f"{adapter}: the adapter is damaged or of another base: it {what} {some(keys)}.")
+    return adapted
+
+
+def adapter_of(folder: Path, step: str | None = None) -> Path:
+    """The adapter folder of the run at `folder`: the chosen one, or the one of a `step` (a number, last, best).
+
+    Errors: RunError where there is none, or no step is known to be the best.
+    """
+    steps = sorted((int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdigit()), reverse=True)
+    if step == "best":
+        best = Run.open(folder).summary.get("best_step")
+        if best is None:
+            raise RunError(f"{folder} has no best checkpoint (only SFT with validation rows has one). Use @last or @STEP.")
+        step = str(best)
+    if step == "last" and steps:
+        step = str(steps[0])
+    path = folder / "adapter" if step in (None, "last") else folder / "checkpoints" / str(step)
+    if not (path / "adapter_config.json").is_file():
+        raise RunError(f"{folder} has no adapter at {path.name}. Its checkpoints: {steps or 'none'}.")
+    return path
+
+
+def split_step(spec: str) -> tuple[Path, str | None]:
+    """The run folder and the step of `DIR[@last|best|STEP]`."""
+    folder, at, step = spec.rpartition("@")
+    return (Path(folder), step) if at and (step in ("last", "best") or step.isdigit()) else (Path(spec), None)
+
+
+def peft_base(spec: str) -> str:
+    """The base that `peft:DIR` names. Errors: ModelError where DIR is no PEFT adapter, or names none."""
+    folder = Path(spec.removeprefix("peft:"))
+    base: str | None = _peft_config(folder).base_model_name_or_path
+    if not base:
+        raise ModelError(f"{folder}: its adapter_config.json names no base model.")
+    return base
+
+
+def _peft_config(folder: Path) -> Any:
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{folder} is no PEFT adapter: it has no adapter_config.json.")
+    try:
+        return PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder}: its adapter_config.json cannot be used ({reason(error)}).") from error
+
+
+def reason(error: BaseException) -> str:
+    """The kind of `error` and the first line of what it says."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+
+
+def some(keys: Iterable[str]) -> str:
+    """The first three of `keys`, and how many more there are."""
+    names = sorted(keys)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -16,7 +16,7 @@ LAYERS = (
     "grading strategies runs datasets.* controls floor",
     "rewards judge model.* matrix summary auditing",
     "rl.* baselines evaluation planning lineage",
-    "report charts exporting doctor bench interop check",
+    "report charts examples exporting doctor bench interop check",
     "pipeline quickstart study serve",
     "cli __main__",
 )

@@ -8,9 +8,10 @@ import pytest
 
 from osler.datasets.phantoms import questions
 from osler.errors import RunError
+from osler.examples import evenly
 from osler.floor import OptionPrior
 from osler.grading import grader
-from osler.report import ABOVE, APART, evenly, expand, write_report
+from osler.report import ABOVE, APART, expand, write_report
 from osler.runs import Run
 from osler.schema import Kind, Record
 from osler.strategies import strategy_of

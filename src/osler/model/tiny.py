@@ -4,9 +4,11 @@
 `osler/assets/tiny`: config.json, model.safetensors (fp16), tokenizer.json, preprocessor_config.json, generation_config.json,
 and training.json with seeds, settings, the learning curve and the weights' hash.
 
-It learns to describe phantoms of the `pretrain` split, a sentence a finding in any order. It never sees a question, an
-option or a tag, nor a phantom of any other split. It does not learn to match shuffled options to letters, so recipes on it
-answer with the option's text (`answer_form: text`).
+It learns to describe phantoms of the `pretrain` split, a sentence a finding in any order; behind every other sentence the
+finding is named once more, half of the time in `<answer>` tags, so that these are no strangers to it (the real models have
+read plenty of tagged text). It never sees a question, an option, a whole completion of any strategy, nor a phantom of any
+other split. It does not learn to match shuffled options to letters, so recipes on it answer with the option's text
+(`answer_form: text`).
 """
 
 import hashlib

@@ -89,7 +89,7 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
 
     set_threads(recipe.threads)
     vlm = load_policy(recipe.init or recipe.model, recipe.images, recipe.dtype)
-    facts = {"start": start_of(recipe), "trained_on": trained_on(splits.train, recipe.init)}
+    facts = {"device": vlm.hardware, "start": start_of(recipe), "trained_on": trained_on(splits.train, recipe.init)}
     run = Run.create(path, "train", recipe=recipe.model_dump(mode="json"), **facts)
     with run.recording():
         started = time.perf_counter()
@@ -149,6 +149,7 @@ def _evaluate(
     vlm = load_policy(model, trial.images, trial.dtype)
     training = training_of(model)
     facts = {
+        "device": vlm.hardware,
         "model": {"label": label or model_label(model), "spec": model, "sha256": model_hash(model)},
         "trained_on": training,
         "data": {**data, "n": len(samples), "row_hash": row_hash(samples)},

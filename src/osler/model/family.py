@@ -46,6 +46,11 @@ class VLM:
         return device
 
     @property
+    def hardware(self) -> str:
+        """The name of the device, for a manifest."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
+    @property
     def banned_ids(self) -> list[int]:
         """Special tokens that no completion may hold: all but the ends of a turn. A sampled image token, say, would make
         the next forward look for an image that is not there."""

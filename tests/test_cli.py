@@ -225,6 +225,22 @@ def test_an_evaluation_prints_one_json_object(osler, write, tmp_path):
     assert Run.open(tmp_path / "out").manifest["state"] == "done"
 
 
+def test_every_command_of_a_first_day_prints_one_json_object(osler, one_stage, tmp_path):
+    """train, eval, matrix and report on one small run, as a program would call them."""
+    small = ("max_steps=1", "rollout={G: 2, prompts_per_step: 1, max_tokens: 4}")
+    code, out, _ = osler("train", one_stage, *small, "--out", tmp_path / "run", "--json")
+    trained = json.loads(out)
+    assert (code, trained["run"], trained["steps"]) == (0, str(tmp_path / "run"), 1)
+    evaluation = ("eval", "--model", f"run:{tmp_path / 'run'}", "--data", "phantoms", "--split", "val")
+    code, out, _ = osler(*evaluation, "--max-tokens", 4, "--out", tmp_path / "seen", "--json")
+    assert (code, json.loads(out)["accuracy"]["n"]) == (0, 252)
+    code, out, _ = osler("matrix", tmp_path / "seen", "--csv", tmp_path / "cells.csv", "--json")
+    assert (code, json.loads(out)["axis"]) == (0, "modality")
+    assert (tmp_path / "cells.csv").read_text().startswith("row,column,accuracy")
+    code, out, _ = osler("report", tmp_path / "run", tmp_path / "seen", "-o", tmp_path / "r.html", "--json")
+    assert (code, json.loads(out)) == (0, {"report": str(tmp_path / "r.html")})
+
+
 def test_data_show_prints_tables_for_people(osler, write):
     code, out, _ = osler("data", "show", f"jsonl:{write(ROW)}")
     assert code == 0

@@ -158,12 +158,14 @@ def matrix(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Train and evaluation runs.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
+    as_json: Json = False,
 ) -> None:
     """One self-contained HTML file about any runs."""
     from osler.report import write_report
     from osler.runs import Run
 
-    typer.echo(str(write_report([Run.open(path) for path in runs], output)))
+    written = str(write_report([Run.open(path) for path in runs], output))
+    _print_json({"report": written}) if as_json else typer.echo(written)
 
 
 @data_app.command("show")

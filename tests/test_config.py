@@ -245,6 +245,20 @@ def test_a_bare_answer_needs_no_format_reward(recipe_file):
 SMALL = "{name: phantoms, train: 2, val: 1, test: 1}"
 
 
+def test_a_stage_that_is_called_like_a_setting_says_so(recipe_file):
+    text = CHAIN.replace("first:", "sft:").replace("stage:first", "stage:sft")
+    with pytest.raises(RecipeError, match=r"write sft\.sft\.batch_size"):
+        load_recipe(recipe_file(text), ["sft.batch_size=8"])
+    assert load_recipe(recipe_file(text), ["sft.sft.batch_size=8"]).stages["sft"].sft.batch_size == 8
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers(recipe_file):
+    assert load_recipe(recipe_file("trl: {adam_epsilon: 1e-6}"), ["trl.adam_beta2=9.5e-1"]).trl == {
+        "adam_epsilon": 1e-6,
+        "adam_beta2": 0.95,
+    }
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -180,6 +180,8 @@ SHARD = "model-00001-of-00003.safetensors"
         (lambda folder: _edit(folder / "config.json", hidden_size="wide"), r"config.json cannot be used .*hidden_size"),
         (lambda folder: (folder / "config.json").write_text("{"), r"config.json cannot be parsed \(JSONDecodeError"),
         (lambda folder: (folder / "config.json").unlink(), r"no model at .*has no config.json"),
+        (lambda folder: [file.unlink() for file in folder.glob("tokenizer*")], "tokenizer"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "its tokenizer cannot be read"),
         (lambda folder: _reshape(folder / SHARD), r"of another shape: .*input_layernorm"),
         (lambda folder: (folder / SHARD).unlink(), r"cannot be read; .*No such file"),
         (lambda folder: (folder / SHARD).write_bytes(b""), r"cannot be read; .*SafetensorError"),

@@ -102,6 +102,31 @@ def test_every_model_spec_of_a_run_evaluates(chain, checkpoint, tmp_path):
         pipeline.evaluate(f"run:{path}@7", PHANTOMS, out=tmp_path / "none")
 
 
+def test_peft_finds_the_start_that_an_adapter_was_trained_on(chain, tmp_path):
+    """The adapter on the bare checkpoint would be another model."""
+    run = chain.trained["grpo"]
+    config = json.loads((run.path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == f"run:{chain.trained['sft'].path}"
+    trial = pipeline.Trial.of_model(f"run:{run.path}")
+    found = pipeline.evaluate(f"peft:{run.path / 'adapter'}", PHANTOMS, trial, out=tmp_path / "peft")
+    wanted = [row["completion"] for row in chain.evaluated["grpo"].rows("records")]
+    assert [row["completion"] for row in found.rows("records")] == wanted
+
+
+def test_the_last_checkpoint_is_the_last_step(checkpoint, tmp_path):
+    run = pipeline.train(stage(checkpoint, max_steps=3, save_steps=2), tmp_path / "r")
+    assert sorted(folder.name for folder in (run.path / "checkpoints").iterdir()) == ["2", "3"]
+    last, kept = (run.path / name / "adapter_model.safetensors" for name in ("checkpoints/3", "adapter"))
+    assert last.read_bytes() == kept.read_bytes()
+
+
+def test_one_of_several_processes_is_refused(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match="one of several"):
+        pipeline.train(stage(checkpoint), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_same_seed_trains_the_same_adapter(checkpoint, tmp_path):
     one, two = (pipeline.train(stage(checkpoint), tmp_path / name) for name in ("one", "two"))
     assert [r["completion"] for r in one.rows("rollouts")] == [r["completion"] for r in two.rows("rollouts")]
@@ -168,6 +193,10 @@ def test_every_image_is_decoded_before_training(tmp_path):
     verify_images(rows[:1])
     with pytest.raises(DataError, match=r"sample '2': .*bad.png"):
         verify_images(rows)
+    narrow = tmp_path / "narrow.png"
+    Image.new("RGB", (1200, 4)).save(narrow)
+    with pytest.raises(DataError, match="1200 by 4 pixels, too narrow"):
+        verify_images([first.__class__(**{**vars(first), "images": (str(narrow),)})])
     blind = first.__class__(**{**vars(first), "images": ()})
     with pytest.raises(DataError, match="has no image"):
         verify_images([blind])
@@ -197,11 +226,12 @@ def test_a_run_knows_the_chain_of_weights_that_it_started_from(chain, checkpoint
     [
         ({"lora": {"targets": "langage"}}, "lora.targets"),
         ({"trl": {"loss_type": "dapo"}}, "trl.loss_type"),
+        ({"trl": {"gradient_checkpoint": True}}, "gradient_checkpointing"),
         ({"model": "/nowhere"}, "/nowhere"),
         ({"init": "run:/nowhere"}, "/nowhere"),
         ({"data": {"train": PHANTOMS | {"train": 1}}, "rollout": {"G": 2, "prompts_per_step": 8}}, "not one step"),
     ],
-    ids=["targets", "passthrough", "model", "init", "rows"],
+    ids=["targets", "passthrough", "misspelt", "model", "init", "rows"],
 )
 def test_what_cannot_work_is_told_before_a_folder_is_made(checkpoint, tmp_path, changes, says):
     wrong = stage(checkpoint, **changes)

@@ -15,7 +15,7 @@ from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from osler.config import Recipe
-from osler.model.adapters import lora_config
+from osler.model.adapters import lora_config, save_adapter
 from osler.model.family import VLM
 from osler.progress import Tick, bar
 from osler.rl.trl_trainer import RunCallback, build_config, check_passthrough, machine_fields, rows_of, trainer_fields
@@ -41,7 +41,7 @@ def train_sft(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    trainer.model.save_pretrained(str(run.path / "adapter"))
+    save_adapter(trainer.model, run.path / "adapter", recipe.init or recipe.model)
     if callback.best_step:
         shutil.copytree(run.path / "checkpoints" / str(callback.best_step), run.path / "adapter", dirs_exist_ok=True)
 
@@ -49,7 +49,7 @@ def train_sft(
 def sft_config(recipe: Recipe, vlm: VLM, folder: Path, validates: bool) -> SFTConfig:
     """TRL's configuration of `recipe`. Errors: RecipeError as for GRPO."""
     fields = sft_fields(recipe, validates)
-    check_passthrough(recipe, fields)
+    check_passthrough(recipe, SFTConfig, fields)
     return build_config(SFTConfig, recipe, fields | machine_fields(vlm, folder))
 
 
@@ -85,7 +85,7 @@ class SftCallback(RunCallback):
     """RunCallback that also keeps the best checkpoint, and stops at the plateau or when the time is up."""
 
     def __init__(self, run: Run, recipe: Recipe, tick: Tick) -> None:
-        super().__init__(run, recipe.save_steps, tick, "loss")
+        super().__init__(run, recipe, tick, "loss")
         self.patience, self.max_seconds = recipe.sft.patience, recipe.sft.max_seconds
         self.best_step, self.best_loss, self.worse = 0, float("inf"), 0
         self.started = time.perf_counter()
@@ -94,7 +94,7 @@ class SftCallback(RunCallback):
         """Keep the adapter if its validation loss is the lowest so far; stop after `patience` that are not."""
         if metrics["eval_loss"] < self.best_loss:
             self.best_loss, self.best_step, self.worse = metrics["eval_loss"], state.global_step, 0
-            model.save_pretrained(str(self.run.path / "checkpoints" / str(state.global_step)))
+            self.save(model, state.global_step)
             self.run.save(best_step=self.best_step)
         else:
             self.worse += 1

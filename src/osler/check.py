@@ -76,17 +76,25 @@ def check_rows(recipe: Recipe, splits: Splits) -> None:
 
 def check_machine(recipe: Recipe) -> None:
     """Errors: RecipeError or ModelError for what only the heavy libraries can tell: `trl:`, the model's files, the GPUs."""
+    from trl import GRPOConfig, SFTConfig
+
     from osler.baselines import sft_fields
     from osler.model.preflight import check_policy, visible_gpus
     from osler.rl.trl_engine import grpo_fields
     from osler.rl.trl_trainer import check_passthrough
 
-    check_passthrough(recipe, grpo_fields(recipe) if recipe.method == "grpo" else sft_fields(recipe, validates=True))
+    grpo = recipe.method == "grpo"
+    check_passthrough(recipe, GRPOConfig if grpo else SFTConfig, grpo_fields(recipe) if grpo else sft_fields(recipe, True))
     start = recipe.init or recipe.model
     check_policy(recipe.model if start.startswith("stage:") else start, recipe.lora)
-    if visible_gpus() > 1 and "WORLD_SIZE" not in os.environ:
-        raise RecipeError(f"{visible_gpus()} GPUs are visible and this is one process. Set CUDA_VISIBLE_DEVICES=0, "
-                          "or start it with `accelerate launch`.")  # fmt: skip
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError("this process is one of several, and a run is one process on one GPU so far. Start it alone.")
+    if visible_gpus() > 1:
+        raise RecipeError(f"{visible_gpus()} GPUs are visible, and a run uses one so far. Set CUDA_VISIBLE_DEVICES=0.")
+
+
+MOST_ELONGATED = 200
+"""Qwen2-VL's processor refuses an image whose sides differ by more than this factor."""
 
 
 def verify_images(samples: Iterable[Sample]) -> None:
@@ -106,7 +114,9 @@ def verify_images(samples: Iterable[Sample]) -> None:
 
     def decode(reference: str) -> None:
         try:
-            open_image(reference)
+            shape = sorted(open_image(reference).size)
+            if shape[1] > MOST_ELONGATED * shape[0]:
+                raise DataError(f"{reference} is {shape[1]} by {shape[0]} pixels, too narrow for the processor. Crop it.")
         except DataError as error:
             raise DataError(f"{_where(first[reference])}: {error}") from error
 

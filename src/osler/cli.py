@@ -62,7 +62,7 @@ def quickstart(out: Out = None, seed: Annotated[int, typer.Option(min=0, max=2**
     if as_json:
         _print_json(summary)
         return
-    _print_table(f"Unseen images, seed {seed}", job.COLUMNS, job.table(summary))
+    _print_table(f"Unseen images, seed {seed}; 95 % intervals by image", job.COLUMNS, job.table(summary))
     for line in job.notes(summary)["headline"]:
         typer.echo(line)
     typer.echo(

@@ -4,17 +4,21 @@ Shape only: names of strategies, rewards and data sets are checked where they ar
 anything heavy is loaded. A chain is a file with `stages`, each a recipe over the file's common keys.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from osler.errors import RecipeError, unknown
 
 Spec = str | dict[str, Any]
 S = TypeVar("S", bound="Settings")
+
+
+_FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 class Settings(BaseModel):
@@ -129,6 +133,12 @@ class Recipe(Settings):
     seed: int = Field(0, ge=0, lt=2**32)
     trl: dict[str, Any] = Field(default_factory=dict, description="Passed through to TRL's config.")
 
+    @field_validator("trl")
+    @classmethod
+    def _numbers(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """YAML 1.1 takes 1e-6 for text; typed settings are put right by their type, these by this."""
+        return {key: float(v) if isinstance(v, str) and _FLOAT.fullmatch(v) else v for key, v in value.items()}
+
 
 class Chain(Settings):
     """Stages that run one after the other, each evaluated on the test split; `init: stage:NAME` starts from an earlier one."""
@@ -176,6 +186,9 @@ def _load_chain(raw: dict[str, Any], changes: list[tuple[str, Any]], path: Path)
         recipe = _merge(common, stage or {})
         for key, value in changes:
             head, _, tail = key.partition(".")
+            if head in stages and tail.partition(".")[0] not in Recipe.model_fields:
+                group = f" For the settings called {head}, write {head}.{key}." if head in Recipe.model_fields else ""
+                raise RecipeError(f"{key}: {head} is a stage here, and {tail or 'nothing'} is no setting of a stage.{group}")
             if head not in stages:
                 _set(recipe, key.split("."), value)
             elif head == name:

@@ -76,7 +76,8 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
     if missing := stage_references(recipe):
         raise RecipeError(f"stage:{missing[0]} is known only inside a chain. Write run:DIR, or seconds as a number.")
     path = require_free(out or default_path(recipe.method))
-    recipe = recipe.model_copy(update={"init": _absolute(recipe.init)})
+    model = str(Path(recipe.model).resolve()) if Path(recipe.model).is_dir() else recipe.model
+    recipe = recipe.model_copy(update={"init": _absolute(recipe.init), "model": model})
     if splits is None:
         splits = load_splits(recipe.data, recipe.seed, with_test=False)
         check_rows(recipe, splits)
@@ -125,6 +126,10 @@ def evaluate(
     strategy_of(trial.strategy)
     path = Path(out or default_path("eval")) if resume else require_free(out or default_path("eval"))
     samples = load_part(data, split)
+
+    from osler.model.preflight import check_policy
+
+    check_policy(model)
     verify_images(samples)
     return _evaluate(model, samples, trial, path, {"spec": data, "split": split}, resume=resume)
 

@@ -21,12 +21,12 @@ from osler.summary import read_records
 
 STAGES = ("base", "sft", "grpo", "sft_same_rows")
 NAMES = {
-    "base": "base (never saw a question)",
-    "sft": "SFT on few labels",
+    "base": "base, never asked",
+    "sft": "SFT, few labels",
     "grpo": "GRPO from that SFT",
-    "sft_same_rows": "SFT on GRPO's rows, same seconds",
+    "sft_same_rows": "SFT, GRPO's rows",
 }
-COLUMNS = ("model", "accuracy", "format", "thought names the gold", "unparseable", "unjudged")
+COLUMNS = ("model", "accuracy %", "format %", "thought names gold %", "unparseable", "unjudged", "n")
 
 
 def quickstart(out: str | Path | None = None, seed: int = 0, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -98,16 +98,23 @@ def notes(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(summary: dict[str, Any]) -> list[list[str]]:
-    """One row a model, its cells as `COLUMNS` says."""
+    """One row a model, its cells as `COLUMNS` says: three estimates with their intervals, and counts."""
     estimates, counts = ("accuracy", "format_rate", "thought_names_gold"), ("unparseable", "unjudged")
     return [
         [
             NAMES[stage],
-            *(str(Estimate(**summary[column][stage])) for column in estimates),
+            *(brief(Estimate(**summary[column][stage])) for column in estimates),
             *(str(summary[column][stage]) for column in counts),
+            str(summary["accuracy"][stage]["n"]),
         ]
         for stage in STAGES
     ]
+
+
+def brief(estimate: Estimate) -> str:
+    """`71.2 [67.9, 74.3]`, in percent, for a table that has its n in a column."""
+    value, low, high = (100 * float(x or 0) for x in (estimate.value, estimate.ci_low, estimate.ci_high))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 CAVEATS = [

@@ -75,7 +75,7 @@ def read_records(run: Run) -> list[Record]:
 
 
 def cell(records: Sequence[Record], prior: OptionPrior | None = None) -> Cell:
-    """The cell of `records`; `prior` was fitted on what the evaluated model was trained on."""
+    """The cell of `records`; `prior` was fitted on the rows of the last run that trained the evaluated model."""
     strict = [_outcome(record.parsed.answer, record.verdict.outcome) for record in records]
     lenient = [_outcome(record.parsed.lenient, record.verdict.lenient) for record in records]
     judged = [record.sample for record, outcome in zip(records, strict, strict=True) if outcome is not Outcome.UNJUDGED]

@@ -31,6 +31,16 @@ def lora_config(vlm: VLM, lora: LoraSettings) -> LoraConfig:
     )
 
 
+def save_adapter(model: Any, folder: Path, start: str) -> None:
+    """Write the adapter of the PEFT model `model` to `folder`, naming `start`, what it was trained on top of, as its base.
+
+    PEFT itself would name the checkpoint even where earlier runs were merged into it, and the adapter on the bare checkpoint is
+    another model. With a start of `run:...` plain PEFT then fails aloud, and `peft:` of osler finds the right one.
+    """
+    model.peft_config["default"].base_model_name_or_path = start
+    model.save_pretrained(str(folder), save_embedding_layers=False)  # "auto" would ask the hub
+
+
 def merge_adapter(vlm: VLM, adapter: Path) -> Any:
     """The model of `vlm`, which is used up, with the LoRA at `adapter` merged. The sum is made in fp32 and rounded once.
 

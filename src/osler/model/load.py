@@ -101,13 +101,26 @@ def load_processor(path: str, images: ImageSettings) -> ImageOnlyProcessor:
             f"{path} has no image processor (preprocessor_config.json): without it the model would never see an image. "
             "Copy the file from the model's original checkpoint."
         ) from error
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    tokenizer = _load_tokenizer(path)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = _processors_template(path)
     largest = min(images.max_pixels, image_processor.size["longest_edge"])
     smallest = min(max(images.min_pixels, image_processor.size["shortest_edge"]), largest)
     image_processor.size = {"shortest_edge": smallest, "longest_edge": largest}
     return ImageOnlyProcessor(image_processor, tokenizer, tokenizer.chat_template)
+
+
+def _load_tokenizer(path: str) -> Any:
+    """The tokenizer at `path`. Errors: ModelError where there is none, or it knows no image token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    except UNREADABLE as error:
+        raise ModelError(f"{path}: its tokenizer cannot be read ({reason(error)}). Copy tokenizer.json again.") from error
+    if "<|image_pad|>" not in tokenizer.get_vocab():
+        raise ModelError(
+            f"{path}: its tokenizer is absent, or is not Qwen's: it has no <|image_pad|>. Copy tokenizer.json again."
+        )
+    return tokenizer
 
 
 def _processors_template(path: str) -> str:

@@ -9,7 +9,7 @@ from osler.model.load import TINY, family_of, load_processor
 from osler.runs import Run
 
 
-def check_policy(spec: str, lora: LoraSettings) -> None:
+def check_policy(spec: str, lora: LoraSettings | None = None) -> None:
     """Errors: ModelError or RunError where `spec` names no usable model, or has no linears that `lora` could adapt."""
     if spec.startswith("run:"):
         folder, step = split_step(spec.removeprefix("run:"))
@@ -21,7 +21,7 @@ def check_policy(spec: str, lora: LoraSettings) -> None:
     path = str(TINY) if spec == "tiny" else spec
     targets = family_of(path).lora_targets
     load_processor(path, ImageSettings())
-    if lora.targets not in targets:
+    if lora and lora.targets not in targets:
         raise ModelError(unknown("lora.targets", lora.targets, targets))
     return None
 

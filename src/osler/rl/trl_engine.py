@@ -1,4 +1,4 @@
-"""GRPO through TRL's GRPOTrainer: the engine for many machines, and the oracle of the packed one.
+"""GRPO through TRL's GRPOTrainer, on one GPU so far: the road to many machines, and the oracle of the packed engine.
 
 TRL 1.16's defaults are neither GRPO nor Dr. GRPO (`loss_type="dapo"`, `beta=0`, a KL bias correction), so every field of the
 objective is set here, and naming one under a recipe's `trl:` is an error.
@@ -21,7 +21,7 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from osler.config import Recipe
-from osler.model.adapters import lora_config
+from osler.model.adapters import lora_config, save_adapter
 from osler.model.family import VLM
 from osler.progress import bar
 from osler.rewards import reward_of, total
@@ -48,18 +48,18 @@ def train_grpo(recipe: Recipe, vlm: VLM, samples: Sequence[Sample], strategy: St
             args=grpo_config(recipe, vlm, run.path),
             train_dataset=prompt_rows(recipe, samples, strategy),
             peft_config=lora_config(vlm, recipe.lora),
-            callbacks=[RunCallback(run, recipe.save_steps, tick, "reward")],
+            callbacks=[RunCallback(run, recipe, tick, "reward")],
         )
         trainer.remove_callback(PrinterCallback)  # it would print every step to stdout, which belongs to results
         trainer.on_rollouts = lambda advantages, step: run.append("rollouts", *scorer.rollouts(advantages, step))
         trainer.train()
-    trainer.model.save_pretrained(str(run.path / "adapter"))
+    save_adapter(trainer.model, run.path / "adapter", recipe.init or recipe.model)
 
 
 def grpo_config(recipe: Recipe, vlm: VLM, folder: Path) -> GRPOConfig:
     """TRL's configuration of `recipe`, with every field of objective and sampling set. Errors: RecipeError."""
     fields = grpo_fields(recipe)
-    check_passthrough(recipe, fields)
+    check_passthrough(recipe, GRPOConfig, fields)
     banned = {"generation_kwargs": {"suppress_tokens": vlm.banned_ids}}
     return build_config(GRPOConfig, recipe, fields | banned | machine_fields(vlm, folder))
 

@@ -1,5 +1,6 @@
 """What GRPO and SFT through TRL share: settings, rows, and what is written to the run folder."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from osler.config import Recipe
-from osler.errors import RecipeError
+from osler.errors import RecipeError, unknown
 from osler.images import open_image
+from osler.model.adapters import save_adapter
 from osler.model.family import VLM
 from osler.progress import Tick
 from osler.runs import Run
@@ -44,8 +46,11 @@ def machine_fields(vlm: VLM, folder: Path) -> dict[str, Any]:
     }
 
 
-def check_passthrough(recipe: Recipe, decided: dict[str, Any]) -> None:
-    """Errors: RecipeError where `trl:` names a field that the recipe decides, or one that is osler's to set."""
+def check_passthrough(recipe: Recipe, kind: Any, decided: dict[str, Any]) -> None:
+    """Errors: RecipeError where `trl:` names a field that `kind` lacks, that the recipe decides, or that is osler's to set."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    if strange := sorted(set(recipe.trl) - known):
+        raise RecipeError(unknown("key", f"trl.{strange[0]}", (f"trl.{name}" for name in known)))
     ours = {*decided, "output_dir", "bf16", "use_cpu", "generation_kwargs"}
     clash = sorted(set(recipe.trl) & ours)
     if clash:
@@ -86,8 +91,9 @@ def rows_of(samples: Sequence[Sample], columns: Callable[[Sample], dict[str, Any
 class RunCallback(TrainerCallback):  # type: ignore[misc]
     """Writes metrics and checkpoints to the run folder and moves the progress bar."""
 
-    def __init__(self, run: Run, save_steps: int, tick: Tick, shown: str) -> None:
-        self.run, self.save_steps, self.tick, self.shown = run, save_steps, tick, shown
+    def __init__(self, run: Run, recipe: Recipe, tick: Tick, shown: str) -> None:
+        self.run, self.save_steps, self.tick, self.shown = run, recipe.save_steps, tick, shown
+        self.start = recipe.init or recipe.model
         self.note = ""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -100,5 +106,13 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """A checkpoint every `save_steps`, and a tick."""
         if state.global_step % self.save_steps == 0:
-            model.save_pretrained(str(self.run.path / "checkpoints" / str(state.global_step)))
+            self.save(model, state.global_step)
         self.tick(self.note)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """The last step is a checkpoint too, wherever it fell."""
+        self.save(model, state.global_step)
+
+    def save(self, model: Any, step: int) -> None:
+        """The adapter as a checkpoint."""
+        save_adapter(model, self.run.path / "checkpoints" / str(step), self.start)

@@ -243,14 +243,28 @@ def test_what_cannot_work_is_told_before_a_folder_is_made(checkpoint, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_thoughts_that_no_row_has_are_told_before_a_folder_is_made(checkpoint, tmp_path):
-    image = tmp_path / "x.png"
-    Image.new("RGB", (60, 60)).save(image)
+@pytest.fixture
+def unsplit(tmp_path):
+    """The spec of a manifest of four rows without splits or rationales."""
+    Image.new("RGB", (60, 60)).save(tmp_path / "x.png")
     rows = [
         {"id": str(k), "image": "x.png", "question": "What?", "options": ["a", "b"], "answer_index": 0, "group": str(k)}
         for k in range(4)
     ]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"jsonl:{tmp_path / 'm.jsonl'}"
+
+
+def test_thoughts_that_no_row_has_are_told_before_a_folder_is_made(checkpoint, tmp_path, unsplit):
     with pytest.raises(RecipeError, match="has no rationale"):
-        pipeline.train(stage(checkpoint, method="sft", data={"train": f"jsonl:{tmp_path / 'm.jsonl'}"}), tmp_path / "out")
+        pipeline.train(stage(checkpoint, method="sft", data={"train": unsplit}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_training_rows_are_never_a_test_by_accident(checkpoint, tmp_path, unsplit):
+    run = pipeline.train(stage(checkpoint, data={"train": unsplit, "val_share": 0}, max_steps=1), tmp_path / "run")
+    with pytest.raises(DataError, match="no test"):
+        pipeline.evaluate(f"run:{run.path}", unsplit, out=tmp_path / "test")
+    assert pipeline.evaluate(f"run:{run.path}", unsplit, split="train", out=tmp_path / "seen").summary["n"] == 4
+    with pytest.raises(RecipeError, match="no test rows"):
+        pipeline.run_chain(Chain(name="c", stages={"one": stage(checkpoint, data={"train": unsplit})}), tmp_path / "c")

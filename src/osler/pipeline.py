@@ -19,7 +19,7 @@ from osler.check import STAGE, check, check_machine, check_rows, check_stages, s
 from osler.config import Chain, ImageSettings, Recipe, Spec
 from osler.datasets.samples import Samples
 from osler.datasets.splits import Splits, load_part, load_splits
-from osler.errors import RecipeError, RunError, unknown
+from osler.errors import DataError, RecipeError, RunError, unknown
 from osler.floor import OptionPrior
 from osler.grading import grader
 from osler.progress import console
@@ -127,9 +127,14 @@ def evaluate(
     path = Path(out or default_path("eval")) if resume else require_free(out or default_path("eval"))
     samples = load_part(data, split)
 
+    from osler.lineage import recipe_of
     from osler.model.preflight import check_policy
 
     check_policy(model)
+    recipe = recipe_of(model)
+    if recipe and recipe.data.train == data and split != "train" and all(sample.split is None for sample in samples):
+        raise DataError(f"{data!r} has no splits, and {model} was trained on it: an accuracy there would be no test. "
+                        "Give other rows, or say --split train.")  # fmt: skip
     verify_images(samples)
     return _evaluate(model, samples, trial, path, {"spec": data, "split": split}, resume=resume)
 

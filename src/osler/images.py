@@ -4,7 +4,6 @@ A reference is a path, or `phantom:...`, which is drawn rather than read. The fo
 from the header, before anything is decoded; of a file with several frames the first one counts.
 """
 
-import hashlib
 import os
 import struct
 import zlib
@@ -13,7 +12,6 @@ from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
-from PIL.TiffImagePlugin import TiffImageFile
 
 from osler.drawing import draw_phantom
 from osler.errors import DataError
@@ -44,24 +42,6 @@ def open_image(reference: str) -> Image.Image:
         return _rgb(ImageOps.exif_transpose(image) if _orientation(image) != 1 else image)
 
 
-def image_size(reference: str) -> tuple[int, int]:
-    """(width, height) in pixels of what `open_image` returns, read without decoding. Errors: as `open_image`."""
-    if reference.startswith(PHANTOM):
-        height, width, _ = draw_phantom(reference).shape
-        return width, height
-    with _header(reference) as image:
-        width, height = image.size
-        if isinstance(image, TiffImageFile):  # Pillow may have turned this size already; the tags hold it as stored
-            width, height = image.tag_v2[256], image.tag_v2[257]
-        return (height, width) if _orientation(image) >= 5 else (width, height)
-
-
-def image_sha256(reference: str) -> str:
-    """The SHA-256, in hex, of the size and the RGB pixels: equal for files that show the same. Errors: as `open_image`."""
-    image = open_image(reference)
-    return hashlib.sha256(f"{image.width}x{image.height}:".encode() + image.tobytes()).hexdigest()
-
-
 @contextmanager
 def _header(path: str) -> Iterator[Image.Image]:
     """The image at `path`, not decoded yet; whatever goes wrong with it inside the block is a DataError."""
@@ -82,7 +62,7 @@ def _header(path: str) -> Iterator[Image.Image]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 is upright, and from 5 on width and height change places."""
+    """The EXIF orientation, 1 to 8; 1 is upright."""
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # looking further would decode the whole file
     value = image.getexif().get(_ORIENTATION)

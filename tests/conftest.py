@@ -36,3 +36,11 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real data is not here: ../shared/data beside the checkout is absent")
     return SHARED_DATA
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _features_of_tests(tmp_path_factory):
+    """Vision features of tests go to a folder of their own, never to the user's."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OSLER_CACHE", str(tmp_path_factory.mktemp("features")))
+        yield

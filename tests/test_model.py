@@ -9,14 +9,16 @@ import transformers
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from osler.config import ImageSettings, LoraSettings
+from osler.config import FeatureSettings, ImageSettings, LoraSettings
 from osler.errors import ModelError, RunError
 from osler.images import open_image
 from osler.model import load
 from osler.model.adapters import adapter_of, lora_config, merge_adapter
 from osler.model.family import VLM
-from osler.model.generate import encode, generate
+from osler.model.features import FeatureStore
+from osler.model.generate import Generator, Request, generate, greedy
 from osler.model.load import load_policy, load_processor
+from osler.model.prompts import encode, processor_inputs
 from osler.runs import Run
 from real_layout import CHAT_TEMPLATE, save_real_layout
 
@@ -33,7 +35,7 @@ def test_the_published_layout_loads_with_every_weight_in_its_place(layout):
     folder, saved = layout
     loaded = load_policy(str(folder), dtype="float32")
     assert len(list(folder.glob("model-*.safetensors"))) == 3
-    inputs = encode(loaded, [PROMPT])
+    inputs = processor_inputs(loaded, [PROMPT])
     with torch.no_grad():
         ours, theirs = loaded.model(**inputs).logits, saved.float()(**inputs).logits
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
@@ -51,14 +53,14 @@ def test_the_pixel_budget_bounds_the_image_tokens(layout):
     counts = []
     for most in (401_408, 56 * 56):
         vlm = load_policy(str(layout[0]), ImageSettings(max_pixels=most))
-        ids = encode(vlm, [("?", [large])])["input_ids"]
+        ids = processor_inputs(vlm, [("?", [large])])["input_ids"]
         counts.append(int((ids == vlm.model.config.image_token_id).sum()))
     assert counts == [400, 4]
 
 
 def test_image_stands_before_the_text_and_padding_is_left(layout):
     vlm = load_policy(str(layout[0]))
-    ids = encode(vlm, [PROMPT, ("?", PROMPT[1])])["input_ids"]
+    ids = processor_inputs(vlm, [PROMPT, ("?", PROMPT[1])])["input_ids"]
     image, pad = vlm.model.config.image_token_id, vlm.processor.tokenizer.pad_token_id
     assert ids[1, 0] == pad
     assert ids[0, 0] != pad
@@ -83,7 +85,7 @@ def test_unknown_lora_targets_are_refused(layout):
 
 def test_merging_gives_the_adapted_model(layout, tmp_path):
     vlm = load_policy(str(layout[0]), dtype="float32")
-    inputs = encode(vlm, [PROMPT])
+    inputs = processor_inputs(vlm, [PROMPT])
     adapted = _with_lora(vlm)
     with torch.no_grad():
         wanted = adapted(**inputs).logits
@@ -108,7 +110,7 @@ def test_merging_in_bf16_rounds_weights_only(layout, tmp_path):
     assert any("inv_freq" in name for name in buffers)
     for name, buffer in buffers.items():
         torch.testing.assert_close(buffer, wanted[name], rtol=0, atol=0)  # the dtype, too
-    inputs = encode(merged, [PROMPT])
+    inputs = processor_inputs(merged, [PROMPT])
     with torch.no_grad():
         ours, base = merged.model(**inputs).logits, plain(**inputs).logits
         unmerged = PeftModel.from_pretrained(plain, str(tmp_path / "adapter"))(**inputs).logits
@@ -121,30 +123,23 @@ def test_special_tokens_are_never_generated(layout, monkeypatch):
     vlm = load_policy(str(layout[0]), dtype="float32")
     image = vlm.model.config.image_token_id
     with torch.no_grad():  # make the image token by far the likeliest; tied as it is, its row is never read as an input
-        state = vlm.model(**encode(vlm, [PROMPT]), output_hidden_states=True).hidden_states[-1][0, -1]
+        state = vlm.model(**processor_inputs(vlm, [PROMPT]), output_hidden_states=True).hidden_states[-1][0, -1]
         vlm.model.get_output_embeddings().weight[image] = 100 * state
     assert image in vlm.banned_ids
     assert not set(vlm.banned_ids) & set(vlm.end_ids)
-    ids = _generated_ids(vlm, 8, monkeypatch)
+    ids = _generated_ids(vlm, 8)
     assert 1 <= len(ids) <= 8
     assert not set(ids) & set(vlm.banned_ids)
     monkeypatch.setattr(VLM, "banned_ids", [])
-    assert _generated_ids(vlm, 1, monkeypatch) == [image]
+    assert _generated_ids(vlm, 1) == [image]
 
 
-def _generated_ids(vlm, max_tokens, monkeypatch):
+def _generated_ids(vlm, max_tokens):
     """The raw ids of PROMPT's completion: its text would hide a special token."""
-    kept = []
-    model_generate = vlm.model.generate
-
-    def keep(**inputs):
-        kept.append(model_generate(**inputs))
-        return kept[-1]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(vlm.model, "generate", keep)
-        assert len(list(generate(vlm, [PROMPT], max_tokens))) == 1
-    return kept[0][0, encode(vlm, [PROMPT])["input_ids"].shape[1] :].tolist()
+    prompt = encode(vlm, FeatureStore(vlm, FeatureSettings(disk_gb=0)), PROMPT)
+    generator = Generator(vlm, greedy(vlm), max_tokens)
+    ((_, _, sampled),) = generator.run([Request(prompt, (0,))])
+    return sampled.ids
 
 
 def test_a_batch_gives_what_single_prompts_give(layout):
@@ -156,11 +151,11 @@ def test_a_batch_gives_what_single_prompts_give(layout):
 
 def test_the_processors_chat_template_is_read_where_the_tokenizer_has_none(layout, tmp_path):
     folder = shutil.copytree(layout[0], tmp_path / "copy")
-    wanted = encode(load_policy(str(folder)), [PROMPT])["input_ids"]
+    wanted = processor_inputs(load_policy(str(folder)), [PROMPT])["input_ids"]
     _without(folder / "tokenizer_config.json", "chat_template")
     processor = load_processor(str(folder), ImageSettings())
     assert processor.chat_template == processor.tokenizer.chat_template == CHAT_TEMPLATE
-    assert torch.equal(encode(load_policy(str(folder)), [PROMPT])["input_ids"], wanted)
+    assert torch.equal(processor_inputs(load_policy(str(folder)), [PROMPT])["input_ids"], wanted)
     (folder / "chat_template.json").write_text("{")
     with pytest.raises(ModelError, match=r"no chat template: .*JSONDecodeError"):
         load_processor(str(folder), ImageSettings())

@@ -17,7 +17,7 @@ from osler.errors import RecipeError
 from osler.grading import grader
 from osler.model.adapters import lora_config
 from osler.model.load import load_policy
-from osler.rl.trl_engine import RecordingTrainer, Scorer, grpo_config, grpo_fields, prompt_rows
+from osler.rl.trl_engine import RecordingTrainer, TotalReward, grpo_config, grpo_fields, prompt_rows
 from osler.runs import Run
 from osler.strategies import STRATEGIES
 from real_layout import save_real_layout
@@ -28,8 +28,8 @@ REWARDS = [1.2, 0.2, 0.0, 1.0, 0.2, 1.2, None, 0.2]  # one could not be scored
 ROWS = list(samples(0, {"train": 8}))
 
 
-class Scripted(Scorer):
-    """The real scorer, but the totals are given."""
+class Scripted(TotalReward):
+    """The real reward, but the totals are given."""
 
     def __call__(self, *args, **kwargs):
         super().__call__(*args, **kwargs)
@@ -211,7 +211,7 @@ def test_the_reference_is_the_adapter_switched_off(checkpoint, tmp_path):
 
 
 def test_rollouts_hold_parts_totals_and_advantages(checkpoint):
-    scorer = Scorer(recipe(checkpoint), ROWS, STRATEGIES["think"], grader("text"))
+    scorer = TotalReward(recipe(checkpoint), ROWS, STRATEGIES["think"], grader("text"))
     good = f"<think>I see.</think><answer>{ROWS[0].golds[0]}</answer>"
     logged = {}
     totals = scorer([[{"content": good}], [{"content": "no idea"}]], row=[0, 0], log_metric=logged.__setitem__)

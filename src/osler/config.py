@@ -71,6 +71,20 @@ class ObjectiveSettings(Settings):
     clip_high: float = Field(0.2, ge=0)
     beta: float = Field(0.04, ge=0, description="Weight of the KL to the start (k3 estimator).")
     ratio: Literal["token", "sequence"] = "token"
+    num_iterations: int = Field(1, gt=0, description="Updates a rollout is used for; above 1 the clipped ratio acts.")
+    sampler_correction: Literal["none", "truncated"] = Field(
+        "none", description="truncated: weigh tokens by the old policy's probability over the sampler's, at most sampler_cap."
+    )
+    sampler_cap: float = Field(2.0, gt=0)
+
+
+class FeatureSettings(Settings):
+    """Where the features of a frozen vision tower are kept, so that each image goes through it once."""
+
+    cache: bool | None = Field(None, description="Keep features; null: wherever tower and merger are frozen.")
+    folder: str | None = Field(None, description="Folder on disk; null: OSLER_CACHE, else ~/.cache/osler/features.")
+    ram_mb: int = Field(4096, ge=0)
+    disk_gb: float = Field(20.0, ge=0, description="Largest size of that folder; 0 keeps features in RAM only.")
 
 
 class LoraSettings(Settings):
@@ -91,7 +105,16 @@ class RolloutSettings(Settings):
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
-    micro_batch: int | None = Field(None, gt=0, description="Completions a forward; null: one group. Divides G x prompts.")
+    min_p: float = Field(0.0, ge=0, lt=1)
+    rows: int | None = Field(
+        None, gt=0, description="Packed engine: completions decoded side by side; null: a step's, up to 256."
+    )
+    resample: int = Field(
+        0, ge=0, description="Packed engine: how often a group without spread may be drawn anew, from the next rows (DAPO)."
+    )
+    micro_batch: int | None = Field(
+        None, gt=0, description="TRL engine: completions a forward; null: one group. Divides G x prompts."
+    )
 
 
 class SftSettings(Settings):
@@ -108,7 +131,7 @@ class Recipe(Settings):
     """One stage of training."""
 
     method: Literal["grpo", "sft"] = "grpo"
-    engine: Literal["trl"] = "trl"
+    engine: Literal["packed", "trl"] = "packed"
     model: str = "Qwen/Qwen2-VL-2B-Instruct"
     init: str | None = Field(None, description="run:DIR[@last|best|STEP]: start from another run.")
     data: DataSettings = DataSettings()
@@ -118,6 +141,15 @@ class Recipe(Settings):
     rewards: tuple[RewardSettings, ...] = Field((RewardSettings(name="accuracy"), RewardSettings(name="format")), min_length=1)
     objective: ObjectiveSettings = ObjectiveSettings()
     lora: LoraSettings = LoraSettings()
+    full: bool = Field(False, description="Train all weights of the language model instead of a LoRA; masters are float32.")
+    train_vision: Literal["none", "merger", "all"] = Field(
+        "none", description="With full: also the merger, or the whole tower."
+    )
+    features: FeatureSettings = FeatureSettings()
+    micro_tokens: int | None = Field(
+        None, gt=0, description="Packed engine: tokens a forward; groups stay whole. Null: 4096, or the largest group."
+    )
+    checkpointing: bool = Field(False, description="Compute activations again in the backward: slower, much less memory.")
     rollout: RolloutSettings = RolloutSettings()
     sft: SftSettings = SftSettings()
     lr: float = Field(1e-5, gt=0)

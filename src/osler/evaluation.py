@@ -1,11 +1,11 @@
 """Samples + strategy + policy + grader -> records: one JSON line a sample, written as it is made, resumable."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from osler.floor import OptionPrior
-from osler.images import open_image
 from osler.model.family import VLM
+from osler.model.features import FeatureStore
 from osler.model.generate import Completion, generate
 from osler.progress import bar
 from osler.runs import Run
@@ -16,6 +16,7 @@ from osler.summary import read_records, summarise
 
 def evaluate(
     vlm: VLM,
+    store: FeatureStore,
     samples: Sequence[Sample],
     strategy: Strategy,
     answer_form: AnswerForm,
@@ -23,37 +24,30 @@ def evaluate(
     run: Run,
     max_tokens: int,
     prior: OptionPrior | None = None,
-    batch_size: int = 64,
+    rows: int = 64,
 ) -> list[Record]:
     """The records of all `samples`, in their order; those that `run` already holds are not made again.
 
-    The summary is written to `run`: accuracies with the floor of `prior`, the blind attacker fitted on the training rows.
+    Up to `rows` completions are decoded side by side; a record's seconds are those since the record before. The summary is
+    written to `run`: accuracies with the floor of `prior`, the blind attacker fitted on the training rows.
     """
     run.trim("records")
     done = {row["sample"]["id"] for row in run.rows("records")}
     waiting = [sample for sample in samples if sample.id not in done]
+    questions = [strategy.question(sample, answer_form) for sample in waiting]
+    prompts = ((question, sample.images) for question, sample in zip(questions, waiting, strict=True))
+    started = time.perf_counter()
     with bar(f"Evaluate {run.name}", len(waiting)) as tick:
-        for start in range(0, len(waiting), batch_size):
-            batch = waiting[start : start + batch_size]
-            run.append("records", *(r.to_json() for r in _records(vlm, batch, strategy, answer_form, grader, max_tokens)))
-            for _ in batch:
-                tick("")
+        completions = generate(vlm, prompts, max_tokens, rows, store)
+        for sample, question, completion in zip(waiting, questions, completions, strict=True):
+            ended = time.perf_counter()
+            run.append("records", _record(sample, question, completion, strategy, grader, ended - started).to_json())
+            started = ended
+            tick("")
     by_id = {record.sample.id: record for record in read_records(run)}
     records = [by_id[sample.id] for sample in samples]
     run.finish(summarise(records, prior))
     return records
-
-
-def _records(
-    vlm: VLM, batch: Sequence[Sample], strategy: Strategy, answer_form: AnswerForm, grader: Grader, max_tokens: int
-) -> Iterator[Record]:
-    questions = [strategy.question(sample, answer_form) for sample in batch]
-    images = [[open_image(reference) for reference in sample.images] for sample in batch]
-    started = time.perf_counter()
-    completions = list(generate(vlm, list(zip(questions, images, strict=True)), max_tokens, len(batch)))
-    seconds = (time.perf_counter() - started) / len(batch)
-    for sample, question, completion in zip(batch, questions, completions, strict=True):
-        yield _record(sample, question, completion, strategy, grader, seconds)
 
 
 def _record(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from osler.check import STAGE, check, check_machine, check_rows, check_stages, stage_references, verify_images
-from osler.config import Chain, ImageSettings, Recipe, Spec
+from osler.config import Chain, FeatureSettings, ImageSettings, Recipe, Spec
 from osler.datasets.samples import Samples
 from osler.datasets.splits import Splits, load_part, load_splits
 from osler.errors import DataError, RecipeError, RunError, unknown
@@ -36,6 +36,7 @@ class Trial:
     answer_form: AnswerForm = "letter"
     max_tokens: int = 256
     images: ImageSettings = field(default_factory=ImageSettings)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
     dtype: str = "auto"
     threads: int = 1
     batch_size: int = 64
@@ -44,7 +45,7 @@ class Trial:
     def of(cls, recipe: Recipe) -> "Trial":
         """How a model that `recipe` trained was asked in training."""
         longest = recipe.eval_max_tokens or recipe.rollout.max_tokens
-        settings = (recipe.images, recipe.dtype, recipe.threads, recipe.eval_batch_size)
+        settings = (recipe.images, recipe.features, recipe.dtype, recipe.threads, recipe.eval_batch_size)
         return cls(recipe.strategy, recipe.answer_form, longest, *settings)
 
     @classmethod
@@ -91,23 +92,29 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
     set_threads(recipe.threads)
     vlm = load_policy(recipe.init or recipe.model, recipe.images, recipe.dtype)
     facts = {"device": vlm.hardware, "start": start_of(recipe), "trained_on": trained_on(splits.train, recipe.init)}
+    started = time.perf_counter()
+    trainer = _trainer(recipe, vlm, splits)
     run = Run.create(path, "train", recipe=recipe.model_dump(mode="json"), **facts)
     with run.recording():
-        started = time.perf_counter()
-        _train(recipe, vlm, splits, run)
+        trainer(run)
         run.finish(training_summary(run, time.perf_counter() - started))
     return run
 
 
-def _train(recipe: Recipe, vlm: Any, splits: Splits, run: Run) -> None:
-    from osler.baselines import train_sft
-    from osler.rl.trl_engine import train_grpo
-
-    strategy = strategy_of(recipe.strategy)
+def _trainer(recipe: Recipe, vlm: Any, splits: Splits) -> Callable[[Run], None]:
+    """What trains `recipe` into a run folder. Errors: any OslerError, before anything is written."""
+    strategy, judge = strategy_of(recipe.strategy), grader(recipe.answer_form)
     if recipe.method == "sft":
-        train_sft(recipe, vlm, splits.train, splits.val, strategy, run)
-    else:
-        train_grpo(recipe, vlm, splits.train, strategy, grader(recipe.answer_form), run)
+        from osler.baselines import train_sft
+
+        return lambda run: train_sft(recipe, vlm, splits.train, splits.val, strategy, run)
+    if recipe.engine == "trl":
+        from osler.rl.trl_engine import train_grpo
+
+        return lambda run: train_grpo(recipe, vlm, splits.train, strategy, judge, run)
+    from osler.rl.engine import Engine
+
+    return Engine(recipe, vlm, splits.train, strategy, judge).train
 
 
 def evaluate(
@@ -153,6 +160,7 @@ def _evaluate(
     from osler.evaluation import evaluate as record
     from osler.lineage import model_hash, model_label, row_hash, training_of
     from osler.model.family import set_threads
+    from osler.model.features import FeatureStore
     from osler.model.load import load_policy
 
     set_threads(trial.threads)
@@ -167,10 +175,19 @@ def _evaluate(
     }
     run = _resumed(path, facts) if resume and path.exists() else Run.create(path, "eval", **facts)
     prior = OptionPrior.from_json(training["option_prior"]) if training else seen
-    judge = grader(trial.answer_form)
+    judge, store = grader(trial.answer_form), FeatureStore(vlm, trial.features)
     with run.recording():
         record(
-            vlm, samples, strategy_of(trial.strategy), trial.answer_form, judge, run, trial.max_tokens, prior, trial.batch_size
+            vlm,
+            store,
+            samples,
+            strategy_of(trial.strategy),
+            trial.answer_form,
+            judge,
+            run,
+            trial.max_tokens,
+            prior,
+            trial.batch_size,
         )
     return run
 

@@ -41,6 +41,12 @@ def save_adapter(model: Any, folder: Path, start: str) -> None:
     model.save_pretrained(str(folder), save_embedding_layers=False)  # "auto" would ask the hub
 
 
+def save_model(vlm: VLM, folder: Path) -> None:
+    """Write the whole model and its processor to `folder`, a checkpoint in transformers' layout."""
+    vlm.model.save_pretrained(str(folder), safe_serialization=True)
+    vlm.processor.save_pretrained(str(folder))
+
+
 def merge_adapter(vlm: VLM, adapter: Path) -> Any:
     """The model of `vlm`, which is used up, with the LoRA at `adapter` merged. The sum is made in fp32 and rounded once.
 

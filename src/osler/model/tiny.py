@@ -33,8 +33,9 @@ from osler.datasets.phantoms import describe, samples
 from osler.drawing import phantom_case
 from osler.images import open_image
 from osler.model.family import FAMILIES, VLM
-from osler.model.generate import encode, generate
+from osler.model.generate import generate
 from osler.model.load import TINY, ImageOnlyProcessor
+from osler.model.prompts import processor_inputs
 from osler.progress import bar
 from osler.strategies import STRATEGIES
 
@@ -164,7 +165,7 @@ class Curriculum:
         drawn = [vlm.processor.image_processor(open_image(one), return_tensors="pt") for one in self.references]
         self.pixels = torch.stack([one["pixel_values"] for one in drawn])
         self.grids = torch.cat([one["image_grid_thw"] for one in drawn])
-        self.prompt = encode(vlm, [(CAPTION_REQUEST, [open_image(self.references[0])])])["input_ids"][0].tolist()
+        self.prompt = processor_inputs(vlm, [(CAPTION_REQUEST, [open_image(self.references[0])])])["input_ids"][0].tolist()
 
     def row(self, index: int) -> tuple[list[int], int]:
         """The token ids of a phantom's prompt and description, and where the description begins."""

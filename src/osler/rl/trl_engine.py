@@ -24,22 +24,19 @@ from osler.config import Recipe
 from osler.model.adapters import lora_config, save_adapter
 from osler.model.family import VLM
 from osler.progress import bar
-from osler.rewards import reward_of, total
+from osler.rl.scoring import Scorer
 from osler.rl.trl_trainer import RunCallback, build_config, check_passthrough, machine_fields, rows_of, trainer_fields
 from osler.runs import Run
 from osler.schema import Grader, Sample
 from osler.strategies import Strategy
 
 SCALE_REWARDS = {"group": "group", "batch": "batch", "none": "none"}
-GRID = 2**16
-"""Totals are rounded to 1/GRID: the float32 mean of equal ones is then exact, and a group without spread has none at all."""
-
 LOSS_TYPE = {"sequence": "grpo", "constant": "dr_grpo", "token": "dapo"}
 
 
 def train_grpo(recipe: Recipe, vlm: VLM, samples: Sequence[Sample], strategy: Strategy, grader: Grader, run: Run) -> None:
     """Train a fresh LoRA on `vlm`; write metrics, rollouts, checkpoints and the adapter to `run`."""
-    scorer = Scorer(recipe, samples, strategy, grader)
+    scorer = TotalReward(recipe, samples, strategy, grader)
     with bar("GRPO", recipe.max_steps) as tick:
         trainer = RecordingTrainer(
             model=vlm.model,
@@ -75,12 +72,12 @@ def grpo_fields(recipe: Recipe) -> dict[str, Any]:
         "gradient_accumulation_steps": rollout.G * rollout.prompts_per_step // micro,
         "generation_batch_size": None,
         "steps_per_generation": None,  # with the line above: as many as are accumulated, so that every update is on policy
-        "num_iterations": 1,
+        "num_iterations": objective.num_iterations,
         "max_completion_length": rollout.max_tokens,
         "temperature": rollout.temperature,
         "top_p": rollout.top_p,
         "top_k": rollout.top_k,
-        "min_p": None,
+        "min_p": rollout.min_p or None,
         "repetition_penalty": 1.0,
         "reward_weights": None,
         "scale_rewards": SCALE_REWARDS[objective.std_norm],
@@ -113,7 +110,7 @@ def prompt_rows(recipe: Recipe, samples: Sequence[Sample], strategy: Strategy) -
     return rows_of(samples, columns)
 
 
-class Scorer:
+class TotalReward(Scorer):
     """TRL's reward function: completions in, one total reward each out, None where it could not be scored.
 
     It keeps what it scored last, so that rollouts can be written once their advantages are known.
@@ -122,41 +119,21 @@ class Scorer:
     __name__ = "total"
 
     def __init__(self, recipe: Recipe, samples: Sequence[Sample], strategy: Strategy, grader: Grader) -> None:
-        self.samples, self.strategy, self.grader, self.answer_form = samples, strategy, grader, recipe.answer_form
-        self.names = [reward.name for reward in recipe.rewards]
-        self.rewards = [reward_of(name) for name in self.names]
-        self.weights = [reward.weight for reward in recipe.rewards]
+        super().__init__(recipe, strategy, grader)
+        self.samples = samples
         self.scored: list[dict[str, Any]] = []
 
     def __call__(
         self, completions: list[Any], row: list[int], log_metric: Callable[[str, float], None], **_: Any
     ) -> list[float | None]:
-        self.scored = [self._score(self.samples[r], c[0]["content"]) for c, r in zip(completions, row, strict=True)]
-        for name in self.names:
-            parts = [part for scored in self.scored if (part := scored["rewards"][name]) is not None]
-            if parts:
-                log_metric(f"rewards/{name}", sum(parts) / len(parts))
-        log_metric("unscored", sum(scored["reward"] is None for scored in self.scored))
+        self.scored = [self.score(self.samples[r], c[0]["content"]) for c, r in zip(completions, row, strict=True)]
+        for name, value in self.metrics(self.scored).items():
+            log_metric(name, value)
         return [scored["reward"] for scored in self.scored]
 
     def rollouts(self, advantages: Sequence[float], step: int) -> list[dict[str, Any]]:
         """The completions scored last, with the advantages that TRL gave them."""
         return [{"step": step, **scored, "advantage": a} for scored, a in zip(self.scored, advantages, strict=True)]
-
-    def _score(self, sample: Sample, completion: str) -> dict[str, Any]:
-        parsed = self.strategy.parse(completion)
-        verdict = self.grader(sample, parsed)
-        parts = [reward(sample, parsed, verdict, {}) for reward in self.rewards]
-        reward = total(parts, self.weights)
-        return {
-            "sample_id": sample.id,
-            "images": list(sample.images),
-            "prompt": self.strategy.question(sample, self.answer_form),
-            "gold": verdict.gold,
-            "completion": completion,
-            "rewards": dict(zip(self.names, parts, strict=True)),
-            "reward": reward if reward is None else round(reward * GRID) / GRID,
-        }
 
 
 class RecordingTrainer(GRPOTrainer):  # type: ignore[misc]

@@ -13,7 +13,7 @@ from osler.config import FeatureSettings, ImageSettings, LoraSettings
 from osler.errors import ModelError, RunError
 from osler.images import open_image
 from osler.model import load
-from osler.model.adapters import adapter_of, lora_config, merge_adapter
+from osler.model.adapters import weights_of, lora_config, merge_adapter
 from osler.model.family import VLM
 from osler.model.features import FeatureStore
 from osler.model.generate import Generator, Request, generate, greedy
@@ -243,14 +243,14 @@ def test_an_adapter_that_cannot_be_used_says_why(layout, tmp_path, break_it, say
 
 def test_a_run_without_an_adapter_says_so(tmp_path):
     with pytest.raises(RunError, match="no adapter"):
-        adapter_of(tmp_path)
+        weights_of(tmp_path)
 
 
 def test_a_run_without_a_best_step_says_so(tmp_path):
     run = Run.create(tmp_path / "run", "train")
     run.finish({"steps": 2})
     with pytest.raises(RunError, match="no best checkpoint"):
-        adapter_of(run.path, "best")
+        weights_of(run.path, "best")
 
 
 @pytest.mark.parametrize(("native", "wanted"), [(True, torch.bfloat16), (False, torch.float32)])

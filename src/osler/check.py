@@ -31,6 +31,7 @@ def check(recipe: Recipe) -> None:
         tagged = ", ".join(name for name, one in STRATEGIES.items() if one.tagged)
         raise RecipeError(f"strategy {recipe.strategy!r} has no tags, so a format reward has nothing to pay for. "
                           f"Drop it, or use a tagged strategy: {tagged}.")  # fmt: skip
+    _check_engine(recipe)
     rollout = recipe.rollout
     completions = rollout.G * rollout.prompts_per_step
     if rollout.micro_batch and completions % rollout.micro_batch:
@@ -42,6 +43,39 @@ def check(recipe: Recipe) -> None:
     longest = recipe.sft.max_seconds
     if isinstance(longest, str) and not STAGE.fullmatch(longest):
         raise RecipeError(f"sft.max_seconds is {longest!r}: give seconds, or stage:NAME.")
+
+
+def _check_engine(recipe: Recipe) -> None:
+    """Errors: RecipeError for a setting that the recipe's engine cannot keep, or would not heed."""
+    rollout, packed = recipe.rollout, recipe.method == "grpo" and recipe.engine == "packed"
+    if recipe.full and not packed:
+        raise RecipeError("full=true needs method=grpo with engine=packed so far. Leave it out to train a LoRA.")
+    if recipe.train_vision != "none" and not recipe.full:
+        raise RecipeError(f"train_vision={recipe.train_vision} needs full=true: a LoRA leaves the vision tower as it is.")
+    if recipe.train_vision != "none" and recipe.features.cache:
+        raise RecipeError(f"features.cache=true keeps features that train_vision={recipe.train_vision} changes every step. "
+                          "Leave features.cache out, or train_vision.")  # fmt: skip
+    if packed:
+        _check_packed(recipe)
+    elif recipe.method == "grpo":
+        own = {"micro_tokens": recipe.micro_tokens, "rollout.rows": rollout.rows, "rollout.resample": rollout.resample}
+        own["objective.sampler_correction"] = recipe.objective.sampler_correction == "truncated"
+        if heedless := [name for name, value in own.items() if value]:
+            raise RecipeError(f"{heedless[0]} is a setting of engine=packed; engine=trl would not heed it. Leave it out.")
+
+
+def _check_packed(recipe: Recipe) -> None:
+    if recipe.lora.dropout and not recipe.full:
+        raise RecipeError(f"lora.dropout={recipe.lora.dropout} would draw one mask for a prompt that G completions share, "
+                          "where rows draw G. Set lora.dropout=0, or engine=trl.")  # fmt: skip
+    micro, G = recipe.rollout.micro_batch, recipe.rollout.G
+    if micro and micro < G:
+        raise RecipeError(f"rollout.micro_batch={micro} is smaller than a group (G={G}), which engine=packed never cuts. "
+                          "Bound a forward by micro_tokens instead, or use engine=trl.")  # fmt: skip
+    if micro:
+        raise RecipeError("rollout.micro_batch counts rows, which engine=packed has none of. Bound a forward by micro_tokens.")
+    if recipe.trl:
+        raise RecipeError(f"trl.{sorted(recipe.trl)[0]} is for TRL, and this stage runs on engine=packed. Set engine=trl.")
 
 
 def check_stages(chain: Chain) -> None:
@@ -76,21 +110,27 @@ def check_rows(recipe: Recipe, splits: Splits) -> None:
 
 def check_machine(recipe: Recipe) -> None:
     """Errors: RecipeError or ModelError for what only the heavy libraries can tell: `trl:`, the model's files, the GPUs."""
-    from trl import GRPOConfig, SFTConfig
-
-    from osler.baselines import sft_fields
     from osler.model.preflight import check_policy, visible_gpus
-    from osler.rl.trl_engine import grpo_fields
-    from osler.rl.trl_trainer import check_passthrough
 
-    grpo = recipe.method == "grpo"
-    check_passthrough(recipe, GRPOConfig if grpo else SFTConfig, grpo_fields(recipe) if grpo else sft_fields(recipe, True))
+    if recipe.method == "sft" or recipe.engine == "trl":
+        _check_trl(recipe)
     start = recipe.init or recipe.model
     check_policy(recipe.model if start.startswith("stage:") else start, recipe.lora)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError("this process is one of several, and a run is one process on one GPU so far. Start it alone.")
     if visible_gpus() > 1:
         raise RecipeError(f"{visible_gpus()} GPUs are visible, and a run uses one so far. Set CUDA_VISIBLE_DEVICES=0.")
+
+
+def _check_trl(recipe: Recipe) -> None:
+    from trl import GRPOConfig, SFTConfig
+
+    from osler.baselines import sft_fields
+    from osler.rl.trl_engine import grpo_fields
+    from osler.rl.trl_trainer import check_passthrough
+
+    grpo = recipe.method == "grpo"
+    check_passthrough(recipe, GRPOConfig if grpo else SFTConfig, grpo_fields(recipe) if grpo else sft_fields(recipe, True))
 
 
 MOST_ELONGATED = 200

@@ -76,10 +76,15 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (medr1/think).")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted keys: lora.r=8.")] = None,
     out: Out = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in --out, from its last checkpoint.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run a recipe: one stage, or a chain of stages with the base and each stage evaluated."""
     from osler.config import Chain, load_recipe
+    from osler.errors import RecipeError
+
+    if resume and out is None:
+        raise RecipeError("--resume goes on with a run: name its folder with --out.")
 
     loaded = load_recipe(recipe, overrides or [])
     from osler import check, pipeline
@@ -87,9 +92,13 @@ def train(
     if not isinstance(loaded, Chain):
         check.check(loaded)
         _calm()
-        run = pipeline.train(loaded, out)
+        run = pipeline.train(loaded, out, resume=resume)
         _print_json({"run": str(run.path), **run.summary}) if as_json else _print_training(run.path, run.summary)
         return
+    if resume:
+        raise RecipeError(
+            "a chain cannot be resumed as a whole so far. Resume the stage that was cut off by a recipe of its own."
+        )
     check.check_stages(loaded)
     _calm()
     result = pipeline.run_chain(loaded, out)

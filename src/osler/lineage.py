@@ -8,7 +8,7 @@ from typing import Any
 
 from osler.config import Recipe
 from osler.floor import OptionPrior
-from osler.model.adapters import adapter_of, split_step
+from osler.model.adapters import split_step, weights_of
 from osler.model.load import TINY
 from osler.runs import Run
 from osler.schema import Sample
@@ -44,9 +44,9 @@ def model_label(model: str) -> str:
 
 
 def model_hash(model: str) -> str | None:
-    """The hash of the weights that `model` adds (a run's adapter) or is (a folder); None for a hub name."""
+    """The hash of the weights that `model` adds (a run's adapter or model) or is (a folder); None for a hub name."""
     if model.startswith("run:"):
-        folder = adapter_of(*split_step(model.removeprefix("run:")))
+        folder = weights_of(*split_step(model.removeprefix("run:")))
     else:
         folder = TINY if model == "tiny" else Path(model.removeprefix("peft:"))
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []

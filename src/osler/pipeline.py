@@ -68,15 +68,19 @@ class Trial:
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
-def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None = None) -> Run:
+def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None = None, resume: bool = False) -> Run:
     """The finished run of `recipe`. Errors: any OslerError, before the run folder is made.
 
-    `splits` are its rows where a chain has read and verified them already.
+    `splits` are its rows where a chain has read and verified them already. With `resume` a run that was cut off in `out`
+    goes on from its last checkpoint; one that is done is returned as it is, and one that is not there is begun.
     """
     check(recipe)
+    if resume and (recipe.method, recipe.engine) != ("grpo", "packed"):
+        raise RecipeError("only GRPO on engine=packed can be resumed so far. Train again into another folder.")
     if missing := stage_references(recipe):
         raise RecipeError(f"stage:{missing[0]} is known only inside a chain. Write run:DIR, or seconds as a number.")
-    path = require_free(out or default_path(recipe.method))
+    known = resume and out is not None and (Path(out) / "manifest.json").exists()
+    path = Path(str(out)) if known else require_free(out or default_path(recipe.method))
     model = str(Path(recipe.model).resolve()) if Path(recipe.model).is_dir() else recipe.model
     recipe = recipe.model_copy(update={"init": _absolute(recipe.init), "model": model})
     if splits is None:
@@ -89,20 +93,25 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
     from osler.model.family import set_threads
     from osler.model.load import load_policy
 
+    data = trained_on(splits.train, recipe.init)
+    cut_off = _cut_off(path, recipe, data) if known else None
+    if cut_off and cut_off.manifest["state"] == "done":
+        return cut_off
     set_threads(recipe.threads)
     vlm = load_policy(recipe.init or recipe.model, recipe.images, recipe.dtype)
-    facts = {"device": vlm.hardware, "start": start_of(recipe), "trained_on": trained_on(splits.train, recipe.init)}
+    facts = {"device": vlm.hardware, "start": start_of(recipe), "trained_on": data}
     started = time.perf_counter()
-    trainer = _trainer(recipe, vlm, splits)
-    run = Run.create(path, "train", recipe=recipe.model_dump(mode="json"), **facts)
+    trainer = _trainer(recipe, vlm, splits, cut_off)
+    earlier = sum(row["step_time"] for row in cut_off.rows("metrics")) if cut_off else 0.0
+    run = cut_off or Run.create(path, "train", recipe=recipe.model_dump(mode="json"), **facts)
     with run.recording():
         trainer(run)
-        run.finish(training_summary(run, time.perf_counter() - started))
+        run.finish(training_summary(run, earlier + time.perf_counter() - started))
     return run
 
 
-def _trainer(recipe: Recipe, vlm: Any, splits: Splits) -> Callable[[Run], None]:
-    """What trains `recipe` into a run folder. Errors: any OslerError, before anything is written."""
+def _trainer(recipe: Recipe, vlm: Any, splits: Splits, cut_off: Run | None = None) -> Callable[[Run], None]:
+    """What trains `recipe` into a run folder, from where `cut_off` stopped. Errors: any OslerError, before it writes."""
     strategy, judge = strategy_of(recipe.strategy), grader(recipe.answer_form)
     if recipe.method == "sft":
         from osler.baselines import train_sft
@@ -114,7 +123,10 @@ def _trainer(recipe: Recipe, vlm: Any, splits: Splits) -> Callable[[Run], None]:
         return lambda run: train_grpo(recipe, vlm, splits.train, strategy, judge, run)
     from osler.rl.engine import Engine
 
-    return Engine(recipe, vlm, splits.train, strategy, judge).train
+    engine = Engine(recipe, vlm, splits.train, strategy, judge)
+    if cut_off:
+        engine.resume(cut_off)
+    return engine.train
 
 
 def evaluate(
@@ -281,6 +293,18 @@ def training_summary(run: Run, seconds: float) -> dict[str, Any]:
 
 def _absolute(init: str | None) -> str | None:
     return f"run:{Path(init.removeprefix('run:')).resolve()}" if init else None
+
+
+def _cut_off(path: Path, recipe: Recipe, data: dict[str, Any]) -> Run:
+    """The run at `path`, if it trains this very recipe on these rows. Errors: RunError that names what differs."""
+    run = Run.open(path, "train")
+    was, now = run.manifest["recipe"], recipe.model_dump(mode="json")
+    for key in now:
+        if was.get(key) != now[key]:
+            raise RunError(f"{path} cannot be resumed: its {key} was {was.get(key)!r}, now it is {now[key]!r}.")
+    if run.manifest["trained_on"]["row_hash"] != data["row_hash"]:
+        raise RunError(f"{path} cannot be resumed: its training rows were others. Restore them, or train into another folder.")
+    return run
 
 
 def _resumed(path: Path, facts: dict[str, Any]) -> Run:

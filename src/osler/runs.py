@@ -102,6 +102,13 @@ class Run:
         if path.exists():
             write_whole(path, _lines(self.rows(file)))
 
+    def rewind(self, step: int) -> None:
+        """Drop what metrics and rollouts hold of steps after `step`: they are made again."""
+        for file in ("metrics", "rollouts"):
+            path = self.path / f"{file}.jsonl"
+            if path.exists():
+                write_whole(path, _lines(row for row in self.rows(file) if row["step"] <= step))
+
     def finish(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""
         write_json(self.path / "summary.json", summary)

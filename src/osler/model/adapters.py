@@ -82,10 +82,11 @@ def _adapted(model: Any, adapter: Path) -> Any:
     return adapted
 
 
-def adapter_of(folder: Path, step: str | None = None) -> Path:
-    """The adapter folder of the run at `folder`: the chosen one, or the one of a `step` (a number, last, best).
+def weights_of(folder: Path, step: str | None = None) -> Path:
+    """What the run at `folder` trained: the folder of its adapter, or of its whole model after full tuning.
 
-    Errors: RunError where there is none, or no step is known to be the best.
+    `step` chooses a checkpoint: a number, last or best. Errors: RunError where there is none, or no step is known to be the
+    best.
     """
     steps = sorted((int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdigit()), reverse=True)
     if step == "best":
@@ -95,10 +96,21 @@ def adapter_of(folder: Path, step: str | None = None) -> Path:
         step = str(best)
     if step == "last" and steps:
         step = str(steps[0])
-    path = folder / "adapter" if step in (None, "last") else folder / "checkpoints" / str(step)
-    if not (path / "adapter_config.json").is_file():
-        raise RunError(f"{folder} has no adapter at {path.name}. Its checkpoints: {steps or 'none'}.")
+    chosen = folder / ("model" if (folder / "model").is_dir() else "adapter")
+    path = chosen if step in (None, "last") else folder / "checkpoints" / str(step)
+    if not (is_adapter(path) or is_model(path)):
+        raise RunError(f"{folder} has no adapter and no model at {path.name}. Its checkpoints: {steps or 'none'}.")
     return path
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether `folder` holds a PEFT adapter."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def is_model(folder: Path) -> bool:
+    """Whether `folder` holds a whole model in transformers' layout."""
+    return (folder / "config.json").is_file()
 
 
 def split_step(spec: str) -> tuple[Path, str | None]:
@@ -117,7 +129,7 @@ def peft_base(spec: str) -> str:
 
 
 def _peft_config(folder: Path) -> Any:
-    if not (folder / "adapter_config.json").is_file():
+    if not is_adapter(folder):
         raise ModelError(f"{folder} is no PEFT adapter: it has no adapter_config.json.")
     try:
         return PeftConfig.from_pretrained(str(folder))

@@ -2,7 +2,7 @@
 
     tiny                        the embedded model (osler.model.tiny)
     FOLDER or HUB/NAME          a full checkpoint in transformers' layout
-    run:DIR[@last|best|STEP]    a training run: its start, with its adapter merged
+    run:DIR[@last|best|STEP]    a training run: its start with its adapter merged, or the whole model that it tuned
     peft:DIR                    a PEFT adapter merged into the base that it names
 
 Processors are built without the video half, which is all that needs torchvision.
@@ -21,7 +21,7 @@ from transformers.utils import cached_file
 
 from osler.config import ImageSettings
 from osler.errors import ModelError, unknown
-from osler.model.adapters import UNREADABLE, adapter_of, merge_adapter, peft_base, reason, some, split_step
+from osler.model.adapters import UNREADABLE, is_model, merge_adapter, peft_base, reason, some, split_step, weights_of
 from osler.model.family import FAMILIES, VLM, Family
 from osler.runs import Run
 
@@ -46,9 +46,12 @@ def load_policy(spec: str, images: ImageSettings | None = None, dtype: str = "au
     """
     if spec.startswith("run:"):
         folder, step = split_step(spec.removeprefix("run:"))
-        recipe = Run.open(folder, "train").manifest["recipe"]
+        recipe, weights = Run.open(folder, "train").manifest["recipe"], weights_of(folder, step)
+        if is_model(weights):  # full tuning
+            whole = _load_checkpoint(str(weights), images or ImageSettings(), dtype, device)
+            return VLM(spec, whole.model, whole.processor, whole.family)
         start = load_policy(recipe["init"] or recipe["model"], images, dtype, device)
-        return VLM(spec, merge_adapter(start, adapter_of(folder, step)), start.processor, start.family)
+        return VLM(spec, merge_adapter(start, weights), start.processor, start.family)
     if spec.startswith("peft:"):
         folder = Path(spec.removeprefix("peft:"))
         start = load_policy(peft_base(spec), images, dtype, device)

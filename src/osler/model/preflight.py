@@ -4,7 +4,7 @@ import torch
 
 from osler.config import ImageSettings, LoraSettings
 from osler.errors import ModelError, unknown
-from osler.model.adapters import adapter_of, peft_base, split_step
+from osler.model.adapters import is_model, peft_base, split_step, weights_of
 from osler.model.load import TINY, family_of, load_processor
 from osler.runs import Run
 
@@ -14,7 +14,9 @@ def check_policy(spec: str, lora: LoraSettings | None = None) -> None:
     if spec.startswith("run:"):
         folder, step = split_step(spec.removeprefix("run:"))
         recipe = Run.open(folder, "train").manifest["recipe"]
-        adapter_of(folder, step)
+        weights = weights_of(folder, step)
+        if is_model(weights):
+            return check_policy(str(weights), lora)
         return check_policy(recipe["init"] or recipe["model"], lora)
     if spec.startswith("peft:"):
         return check_policy(peft_base(spec), lora)

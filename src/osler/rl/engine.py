@@ -21,7 +21,7 @@ from osler.model.features import FeatureStore
 from osler.model.packing import Group, Packed, micro_batches, pack
 from osler.model.prompts import encode
 from osler.progress import bar, console
-from osler.rl.checkpoint import State, random_state, save_checkpoint, set_random_state
+from osler.rl.checkpoint import State, load_state, random_state, save_checkpoint, set_random_state
 from osler.rl.learner import Learner
 from osler.rl.objective import Objective, Totals, clipped, importance_weights, kl_k3, log_ratio, policy_loss
 from osler.rl.rollout import Batch, Roller
@@ -45,7 +45,7 @@ class Engine:
         fields = ("std_norm", "length_norm", "clip_low", "clip_high", "beta", "ratio")
         self.objective = Objective(**{name: getattr(objective, name) for name in fields}, max_tokens=recipe.rollout.max_tokens)
         self.batch: Batch | None = None
-        self.steps, self.tokens, self.seconds = 0, 0, 0.0
+        self.steps, self.tokens = 0, 0
         self._prepare()
 
     def train(self, run: Run) -> None:
@@ -61,6 +61,14 @@ class Engine:
                     save_checkpoint(run, self.steps, self.learner.save, self.state_dict())
                 tick(f"reward {metrics['reward']:.3f}" if "reward" in metrics else "")
         self.learner.save(run.path / ("model" if self.recipe.full else "adapter"))
+
+    def resume(self, run: Run) -> None:
+        """Go on from the newest checkpoint of `run`, from the beginning where it has none; later lines of it are dropped."""
+        state = load_state(run)
+        if state:
+            self.load_state_dict(state)
+        run.rewind(self.steps)
+        run.save(state="running")
 
     def step(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """One optimizer step, on fresh rollouts or on those of the step before (num_iterations).
@@ -80,7 +88,6 @@ class Engine:
         update_started = time.perf_counter()
         metrics |= self.update(self.batch)
         ended = time.perf_counter()
-        self.seconds += ended - started
         return {**metrics, "num_tokens": self.tokens, "update_s": ended - update_started, "step_time": ended - started}, rows
 
     def score_reference(self, batch: Batch) -> float:
@@ -101,8 +108,8 @@ class Engine:
             self._backward(batch, numbers, sums)
         batch.used += 1
         norm, lr = self.learner.update()
-        tokens = sums.pop("tokens") or 1.0
-        metrics = {"loss": float(sums.pop("loss")), "grad_norm": norm, "learning_rate": lr}
+        tokens = sums.pop("tokens", 0.0) or 1.0
+        metrics = {"loss": sums.pop("loss", 0.0), "grad_norm": norm, "learning_rate": lr}
         return {**metrics, **{name: float(total / tokens) for name, total in sums.items()}}
 
     def _backward(self, batch: Batch, numbers: Sequence[int], sums: defaultdict[str, float]) -> None:
@@ -204,7 +211,7 @@ class Engine:
         weights, optimizer = self.learner.state_dict()
         randoms, random_rest = random_state()
         unused = self.batch is not None and self.batch.used < self.recipe.objective.num_iterations
-        counts = {"steps": self.steps, "tokens": self.tokens, "seconds": self.seconds, "place": self.roller.place}
+        counts = {"steps": self.steps, "tokens": self.tokens, "place": self.roller.place}
         rest = {**counts, "optimizer": optimizer, "random": random_rest}
         return weights | randoms, {**rest, "batch": self.batch.to_json() if self.batch and unused else None}
 
@@ -212,6 +219,6 @@ class Engine:
         """Go on where `state_dict` was taken: on a CPU, bit for bit."""
         tensors, rest = state
         self.learner.load_state_dict(tensors, rest["optimizer"])
-        self.steps, self.tokens, self.seconds, self.roller.place = (rest[k] for k in ("steps", "tokens", "seconds", "place"))
+        self.steps, self.tokens, self.roller.place = (rest[key] for key in ("steps", "tokens", "place"))
         self.batch = self.roller.restore(rest["batch"]) if rest["batch"] else None
         set_random_state(tensors, rest["random"])

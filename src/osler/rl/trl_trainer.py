@@ -64,7 +64,7 @@ def build_config(kind: Callable[..., Any], recipe: Recipe, fields: dict[str, Any
     Errors: RecipeError where TRL refuses.
     """
     try:
-        return kind(**{"gradient_checkpointing": False, **recipe.trl}, **fields)
+        return kind(**{"gradient_checkpointing": recipe.checkpointing, **recipe.trl}, **fields)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"TRL refuses these settings: {error}.") from error
 

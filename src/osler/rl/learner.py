@@ -159,9 +159,9 @@ def _unfreeze(model: Any, recipe: Recipe) -> Any:
 
 def _checkpoint_activations(model: Any, recipe: Recipe) -> None:
     inner = base_model(model).model
-    inner.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-    if recipe.train_vision == "all":
-        inner.visual.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in (inner.language_model, inner.visual)[: 2 if recipe.train_vision == "all" else 1]:
+        enable = getattr(module, "activation_checkpointing_enable", module.gradient_checkpointing_enable)  # since 5.20 or so
+        enable({"use_reentrant": False})
 
 
 def _accelerator(vlm: VLM) -> Accelerator:

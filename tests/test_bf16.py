@@ -24,11 +24,13 @@ def checkpoint(tmp_path_factory):
     return str(folder)
 
 
-def one_step(checkpoint, out, dtype, micro_batch=None):
+def one_step(checkpoint, out, dtype, engine="packed", micro_batch=None, micro_tokens=None):
     """A GRPO run of one step with the objective's defaults, at an lr that shows."""
     recipe = Recipe.model_validate(
         {
             "model": checkpoint,
+            "engine": engine,
+            "micro_tokens": micro_tokens,
             "answer_form": "text",
             "data": {"train": {"name": "phantoms", "seed": 0, "train": 8, "val": 0, "test": 0}},
             "rewards": [{"name": f"{__name__}:letters"}],
@@ -47,8 +49,9 @@ def adapter(run: Run):
     return load_file(run.path / "adapter" / "adapter_model.safetensors")
 
 
-def test_a_bf16_base_trains_its_lora_in_fp32(checkpoint, tmp_path):
-    run = one_step(checkpoint, tmp_path / "run", "bfloat16")
+@pytest.mark.parametrize("engine", ["packed", "trl"])
+def test_a_bf16_base_trains_its_lora_in_fp32(checkpoint, tmp_path, engine):
+    run = one_step(checkpoint, tmp_path / "run", "bfloat16", engine)
     weights = adapter(run)
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     moved = [weight for name, weight in weights.items() if "lora_B" in name]  # zeros before the first step
@@ -58,8 +61,10 @@ def test_a_bf16_base_trains_its_lora_in_fp32(checkpoint, tmp_path):
     assert any((weight != weight.bfloat16().float()).any() for weight in moved)  # nothing rounded them on the way
 
 
-def test_micro_batches_do_not_change_the_step(checkpoint, tmp_path):
-    whole, parts = (one_step(checkpoint, tmp_path / f"{micro}", "float32", micro) for micro in (None, 2))
+@pytest.mark.parametrize("cut", [{"engine": "trl", "micro_batch": 2}, {"engine": "packed", "micro_tokens": 80}], ids=str)
+def test_micro_batches_do_not_change_the_step(checkpoint, tmp_path, cut):
+    whole = one_step(checkpoint, tmp_path / "whole", "float32", cut["engine"])
+    parts = one_step(checkpoint, tmp_path / "parts", "float32", **cut)
     assert [row["completion"] for row in whole.rows("rollouts")] == [row["completion"] for row in parts.rows("rollouts")]
     assert len({row["reward"] for row in whole.rows("rollouts")}) > 2
     norms = [run.rows("metrics")[0]["grad_norm"] for run in (whole, parts)]

@@ -15,7 +15,6 @@ SHORT = (
     "data.train.test=16",
     "data.train.val=4",
     "rollout.G=4",
-    "rollout.micro_batch=48",
 )
 
 

@@ -108,20 +108,22 @@ class Generator:
             yield from self._decode()
 
     @torch.no_grad()
-    def _fill(self, source: Iterator[tuple[int, Request]]) -> list[tuple[int, int, Sampled]]:
-        """Prefill and place waiting rows, once a quarter of the slots is free; what ended with its first token."""
-        ended: list[tuple[int, int, Sampled]] = []
+    def _fill(self, source: Iterator[tuple[int, Request]]) -> Iterator[tuple[int, int, Sampled]]:
+        """Prefill and place waiting rows, once a quarter of the slots is free; what ended with its first token.
+
+        Those are handed out as they come: where many do, many more are read before the slots are full.
+        """
         if self._live and self.rows - len(self._live) < max(1, self.rows // 4):
-            return ended
+            return
         while len(self._live) < self.rows:
             if not self._waiting:
                 self._prefill(source)
             if not self._waiting:
-                break
-            ended += self._place(self._waiting[0])
+                return
+            ended = self._place(self._waiting[0])
             if not self._waiting[0].rows:
                 self._waiting.popleft()
-        return ended
+            yield from ended
 
     def _prefill(self, source: Iterator[tuple[int, Request]]) -> None:
         """Read as many requests as there is room for, and run their prompts."""

@@ -16,8 +16,9 @@ LAYERS = (
     "grading strategies runs datasets.* controls floor",
     "rewards judge model.* matrix summary auditing",
     "rl.* baselines evaluation planning lineage",
-    "report charts examples exporting doctor bench interop check",
-    "pipeline quickstart study serve",
+    "report charts examples exporting doctor interop check "
+    "bench bench_engines bench_limits bench_parity bench_rounds bench_worker bench_workload",
+    "pipeline caching quickstart study serve",
     "cli __main__",
 )
 """Every module below `osler.`, the lowest layer first; `package.*` stands for what is not named by itself."""

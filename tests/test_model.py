@@ -13,7 +13,7 @@ from osler.config import FeatureSettings, ImageSettings, LoraSettings
 from osler.errors import ModelError, RunError
 from osler.images import open_image
 from osler.model import load
-from osler.model.adapters import weights_of, lora_config, merge_adapter
+from osler.model.adapters import lora_config, merge_adapter, weights_of
 from osler.model.family import VLM
 from osler.model.features import FeatureStore
 from osler.model.generate import Generator, Request, generate, greedy

@@ -41,8 +41,8 @@ class VLM:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's inputs go."""
-        device: torch.device = self.model.device
+        """Where the language model is, and its inputs go; the vision tower may have left for another place."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
         return device
 
     @property

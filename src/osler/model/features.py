@@ -3,52 +3,49 @@
     FOLDER/VISION/about.json             what the features were made with
     FOLDER/VISION/IMAGE.safetensors      one image: `features` (N, D) and `grid` (temporal, height, width in patches)
 
-VISION is a hash of the vision weights, the image processor and its backend, the dtype and the kind of device; IMAGE is the hash
-of the file's bytes, or of the pixels of an image that is no file. So a feature can be stale in no way but by damage: a file
-that does not fit its name is made again, and that is said. Each image goes through the tower by itself, cached or not: both
-ways give the same bits.
+VISION is a hash of all that a feature depends on but the image (`describe`); IMAGE is the hash of the file's bytes, or of the
+pixels of an image that is no file. So a feature can be stale in no way but by damage: a file that does not fit its name, the
+model or its own checksum is made again, and that is said. Each image goes through the tower by itself, cached or not: both ways
+give the same bits.
 """
 
 import hashlib
 import json
+import math
 import os
+import zlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import PIL
 import torch
-import transformers
-from PIL.Image import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from osler.config import FeatureSettings
 from osler.errors import ModelError
-from osler.images import PHANTOM, open_image
 from osler.model.attention import base_model
 from osler.model.family import VLM
+from osler.model.feature_files import MB, Room, cache_folder, read_about, write_whole
+from osler.model.feature_keys import Digests, ImageLike, describe, opened
 from osler.progress import bar, console
-from osler.runs import write_json
 
-ImageLike = str | Image
-"""A reference (osler.images) or an RGB image."""
+__all__ = ["FeatureStore", "Features", "ImageLike", "cache_folder", "describe", "image_features"]
 
-FORMAT = 1
-"""Changed when what is in a file, or how an image is opened, changes."""
-
-MB = 1 << 20
+MAPS = 16_384
+"""Features that are kept as maps of their files; further ones are copied. Linux gives a process 65,530 maps for everything."""
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
     """One image as the language model sees it: `values_ND`, N merged patches, on the CPU; `grid` in patches before merging.
 
-    `pixels` are the tower's inputs, kept only where the tower or the merger is trained and must see them again.
+    Where the tower or the merger is trained there are `pixels` instead, the tower's inputs, for the policy to send through it.
     """
 
     grid: tuple[int, int, int]
@@ -57,15 +54,20 @@ class Features:
 
 
 class FeatureStore:
-    """Features of images under one vision tower. `cached=False` computes each time anew, as a trained tower needs."""
+    """Features of images under one vision tower. Where `cached` is false (a tower that is `trained`, or features.cache=false)
+    each is computed whenever it is asked for."""
 
     def __init__(self, vlm: VLM, settings: FeatureSettings | None = None, trained: bool = False) -> None:
         self.vlm, self.settings = vlm, settings or FeatureSettings()
         self.trained = trained
         self.cached = self.settings.cache is not False and not trained
+        self._device: torch.device = _tower(vlm).device
         self._held: OrderedDict[str, Features] = OrderedDict()
         self._held_bytes = 0
-        self._digests: dict[str, str] = {}
+        self._digest = Digests().of
+        self._sound: set[str] = set()  # looked at on disk, or written, by this store
+        self._said: set[str] = set()
+        self._lost = False  # whether a feature had to be dropped that is nowhere else
 
     def of(self, image: ImageLike) -> Features:
         """The features of `image`. Errors: DataError where it cannot be opened; ModelError where the disk refuses."""
@@ -78,116 +80,151 @@ class FeatureStore:
         features = self._read(digest)
         if features is None:
             features = self._compute(image)
+            if isinstance(image, str) and self._digest(image) != digest:  # the file was changed meanwhile
+                return self.of(image)
             self._write(digest, features)
-        self._hold(digest, features)
-        return features
+        return self._hold(digest, features)
 
     def build(self, images: Iterable[ImageLike]) -> int:
-        """Compute what is not on disk yet of `images`, with progress; how many that were."""
-        waiting = [image for image in images if not self.holds([image])]
-        if waiting:
-            with bar("Vision features", len(waiting)) as tick:
-                for image in waiting:
+        """Compute what is not kept yet of `images`, with progress; how many that were.
+
+        It ends early, and says so, where neither RAM nor disk takes more: what came next would drop what came before.
+        """
+        images, made = list(images), 0
+        if not (self.cached and images):
+            return 0
+        with bar("Vision features", len(images)) as tick:
+            for number, image in enumerate(images, 1):
+                if not self.holds([image]):
                     self.of(image)
-                    tick("")
-        return len(waiting)
+                    made += 1
+                    if self._lost:
+                        self._say("lost", f"the features of {number - 1} of {len(images)} images are kept: features.ram_mb and "
+                                  "features.disk_gb hold no more. Others are computed whenever they are used.")  # fmt: skip
+                        break
+                tick("")
+        return made
 
     def holds(self, images: Iterable[ImageLike]) -> bool:
-        """Whether none of `images` would have to be computed again."""
-        if not self.cached:
-            return False
-        digests = map(self._digest, images)
-        return all(d in self._held or (self.settings.disk_gb > 0 and self._file(d).is_file()) for d in digests)
+        """Whether none of `images` would have to be computed again. A file is looked at once, by its shape and length."""
+        return self.cached and all(digest in self._held or self._on_disk(digest) for digest in map(self._digest, images))
 
     @torch.no_grad()
     def _compute(self, image: ImageLike) -> Features:
-        opened = open_image(image) if isinstance(image, str) else image
-        inputs = self.vlm.processor.image_processor(images=[opened], return_tensors="pt")
-        values_ND = image_features(self.vlm.model, inputs["pixel_values"], inputs["image_grid_thw"])
+        inputs = self.vlm.processor.image_processor(images=[opened(image)], return_tensors="pt")
         grid = tuple(inputs["image_grid_thw"][0].tolist())
-        return Features(grid, values_ND.cpu(), inputs["pixel_values"] if self.trained else None)
+        if self.trained:
+            return Features(grid, torch.empty(0), inputs["pixel_values"])
+        with _brought_to(self._device, _tower(self.vlm)):
+            values_ND = image_features(self.vlm.model, inputs["pixel_values"], inputs["image_grid_thw"])
+        return Features(grid, values_ND.cpu())
 
-    def _hold(self, digest: str, features: Features) -> None:
+    def _hold(self, digest: str, features: Features) -> Features:
+        """`features`, now kept in RAM; those that were used longest ago are dropped until the budget is kept."""
+        size, budget = features.values_ND.nbytes, self.settings.ram_mb * MB
+        if size > budget:
+            self._lost = self._lost or not self._on_disk(digest)
+            return features
+        if len(self._held) >= MAPS:
+            features = Features(features.grid, features.values_ND.clone())
         self._held[digest] = features
-        self._held_bytes += features.values_ND.nbytes
-        while self._held_bytes > self.settings.ram_mb * MB and len(self._held) > 1:
-            _, dropped = self._held.popitem(last=False)
-            self._held_bytes -= dropped.values_ND.nbytes
+        self._held_bytes += size
+        while self._held_bytes > budget:
+            dropped, gone = self._held.popitem(last=False)
+            self._held_bytes -= gone.values_ND.nbytes
+            self._lost = self._lost or not self._on_disk(dropped)
+        return features
 
-    def _digest(self, image: ImageLike) -> str:
-        """The hash of a file's bytes, or of pixels; that of a reference is taken once."""
-        if not isinstance(image, str):
-            return _pixel_hash(image)
-        if image not in self._digests:
-            is_file = not image.startswith(PHANTOM) and Path(image).is_file()
-            self._digests[image] = _file_hash(image) if is_file else _pixel_hash(open_image(image))
-        return self._digests[image]
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the features are made with."""
+        return describe(self.vlm, self._device)
 
     @cached_property
     def folder(self) -> Path:
-        """Where this tower's features are on disk, with about.json. Errors: ModelError where it cannot be made."""
-        about = describe(self.vlm)
-        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-        folder = cache_folder(self.settings) / key[:24]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "about.json", {"model": self.vlm.name, **about})
-        except OSError as error:
-            raise _no_room(folder, error) from error
-        return folder
+        """Where this tower's features are on disk; made when the first one is written."""
+        return cache_folder(self.settings) / hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()[:24]
 
     @cached_property
-    def _room(self) -> int:
-        """Bytes that may still be written below the cache folder."""
-        return int(self.settings.disk_gb * 1024 * MB) - folder_bytes(cache_folder(self.settings))
+    def _room(self) -> Room:
+        return Room(self.folder.parent, int(self.settings.disk_gb * 1024 * MB))
 
     def _file(self, digest: str) -> Path:
         return self.folder / f"{digest}.safetensors"
 
-    def _read(self, digest: str) -> Features | None:
+    def _on_disk(self, digest: str) -> bool:
+        """Whether there are features on disk that fit, as far as can be told without reading them through."""
+        known = digest in self._sound and os.path.isfile(self._file(digest))
+        return known or self._read(digest, through=False) is not None
+
+    def _read(self, digest: str, through: bool = True) -> Features | None:
         """The features on disk; None where there are none, or (said aloud) the file is damaged or of something else."""
-        if not self.settings.disk_gb:
-            return None
-        file = self._file(digest)
-        if not file.is_file():
+        if not self.settings.disk_gb or not os.path.isfile(self._file(digest)):
             return None
         try:
-            with safe_open(file, "pt") as stored:
-                if (stored.metadata() or {}).get("made_with") != self.folder.name:
-                    raise ValueError("it was made with another vision tower")
-                values_ND, grid = stored.get_tensor("features"), stored.get_tensor("grid").tolist()
-            merged = self.vlm.processor.image_processor.merge_size**2
-            if len(grid) != 3 or values_ND.shape[0] != grid[0] * grid[1] * grid[2] // merged:
-                raise ValueError(f"{values_ND.shape[0]} features do not fill the grid {grid}")
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            console.print(f"[yellow]{file}: the features are damaged ({error}); they are made again.[/]")
+            features = self._load(digest, through)
+        except (OSError, ValueError, SafetensorError) as error:
+            self._sound.discard(digest)
+            self._say(digest, f"{self._file(digest)}: the features are damaged ({error}); they are made again.")
             return None
-        return Features(tuple(grid), values_ND)
+        self._sound.add(digest)
+        return features
+
+    def _load(self, digest: str, through: bool) -> Features:
+        """The features in the file of `digest`, mapped. Errors: OSError, ValueError, SafetensorError."""
+        with safe_open(self._file(digest), "pt") as stored:
+            facts = stored.metadata() or {}
+            if facts.get("made_for") != self._made_for(digest):
+                raise ValueError("they are another image's, or of another vision tower")
+            values_ND, grid = stored.get_tensor("features"), tuple(stored.get_tensor("grid").flatten().tolist())
+        model, merged = base_model(self.vlm.model), self.vlm.processor.image_processor.merge_size**2
+        wanted = (math.prod(grid) // merged, model.config.get_text_config().hidden_size)
+        if len(grid) != 3 or min(grid) < 1 or values_ND.shape != wanted:
+            raise ValueError(f"{list(values_ND.shape)} does not fit the grid {list(grid)} and this model's {list(wanted)}")
+        if values_ND.dtype != model.model.visual.dtype:
+            raise ValueError(f"{values_ND.dtype}, where this model computes in {model.model.visual.dtype}")
+        if through and facts.get("crc32") != _checksum(values_ND, grid):
+            raise ValueError("their checksum is another")
+        return Features(grid, values_ND)
 
     def _write(self, digest: str, features: Features) -> None:
         if not self.settings.disk_gb:
             return
-        size = features.values_ND.nbytes + 512
-        if self._room < size:
-            self._say_full()
-            return
-        file = self._file(digest)
-        part = file.with_suffix(f".{os.getpid()}.part")
+        tensors = {"features": features.values_ND.contiguous(), "grid": torch.tensor(features.grid)}
+        checksum = _checksum(tensors["features"], features.grid)
+        content = save(tensors, {"made_for": self._made_for(digest), "crc32": checksum})
         try:
-            tensors = {"features": features.values_ND.contiguous(), "grid": torch.tensor(features.grid)}
-            save_file(tensors, part, metadata={"made_with": self.folder.name})
-            os.replace(part, file)
-        except (OSError, SafetensorError) as error:
-            raise _no_room(file, error) from error
-        self.__dict__["_room"] -= size
+            room = self._room.take(len(content))
+            if room:
+                self._make_folder()
+                write_whole(self._file(digest), content)
+        except OSError as error:
+            raise ModelError(
+                f"{self.folder}: vision features cannot be kept there ({error.strerror or error}). Make room, name another "
+                "folder in features.folder or OSLER_CACHE, or set features.disk_gb=0 to keep them in RAM only."
+            ) from error
+        if room:
+            self._sound.add(digest)
+        else:
+            self._say("full", f"{self.folder.parent} holds features.disk_gb={self.settings.disk_gb:g} GB already: further "
+                      "features are kept in RAM only. Raise it, or make room with `osler cache clear`.")  # fmt: skip
 
-    def _say_full(self) -> None:
-        if not getattr(self, "_said_full", False):
-            console.print(
-                f"[yellow]{cache_folder(self.settings)} holds features.disk_gb={self.settings.disk_gb:g} GB already: further "
-                "features are kept in RAM only. Raise it, or make room with `osler cache clear`.[/]"
-            )
-        self._said_full = True
+    def _make_folder(self) -> None:
+        """The folder with its about.json, which are also made again where somebody cleared the cache meanwhile."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if read_about(self.folder).get("vision_weights") != self.about["vision_weights"]:
+            about = json.dumps({"model": self.vlm.name, **self.about}, indent=2, ensure_ascii=False)
+            write_whole(self.folder / "about.json", about.encode())
+
+    def _made_for(self, digest: str) -> str:
+        """What a file of features says that it is, so that a copy under another name is found out."""
+        return f"{self.folder.name}/{digest}"
+
+    def _say(self, what: str, text: str) -> None:
+        """Say `text`, once for each `what`."""
+        if what not in self._said:
+            console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self._said.add(what)
 
 
 def image_features(model: Any, pixels: Tensor, grid_thw: Tensor) -> Tensor:
@@ -199,50 +236,23 @@ def image_features(model: Any, pixels: Tensor, grid_thw: Tensor) -> Tensor:
     return values_ND
 
 
-def describe(vlm: VLM) -> dict[str, Any]:
-    """Everything that a feature depends on but the image: by its hash the features' folder is called."""
-    visual, processor = base_model(vlm.model).model.visual, vlm.processor.image_processor
-    return {
-        "format": FORMAT,
-        "vision_weights": _weights_hash(visual),
-        "vision_config": json.loads(visual.config.to_json_string()),
-        "processor": json.loads(processor.to_json_string()),
-        "backend": [type(processor).__name__, f"transformers {transformers.__version__}", f"pillow {PIL.__version__}"],
-        "dtype": str(visual.dtype),
-        "device": visual.device.type,
-    }
+def _tower(vlm: VLM) -> Any:
+    return base_model(vlm.model).model.visual
 
 
-def cache_folder(settings: FeatureSettings) -> Path:
-    """Where features are kept: features.folder, else OSLER_CACHE, else ~/.cache/osler/features."""
-    chosen = settings.folder or os.environ.get("OSLER_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "osler" / "features"
+@contextmanager
+def _brought_to(device: torch.device, tower: Any) -> Iterator[None]:
+    """Inside, `tower` is on `device` again if it had left for the CPU: a feature is always computed in one place."""
+    away = tower.device.type == "cpu" and device.type != "cpu"
+    if away:
+        tower.to(device)
+    try:
+        yield
+    finally:
+        if away:
+            tower.to("cpu")
 
 
-def folder_bytes(folder: Path) -> int:
-    """The size of all files below `folder`; 0 where there is none."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _weights_hash(module: Any) -> str:
-    digest = hashlib.sha256()
-    for name, weight in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _file_hash(path: str) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _pixel_hash(image: Image) -> str:
-    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
-
-
-def _no_room(path: Path, error: Exception) -> ModelError:
-    return ModelError(
-        f"{path}: vision features cannot be kept there ({error}). Name another folder in features.folder or OSLER_CACHE, or "
-        "set features.disk_gb=0 to keep them in RAM only."
-    )
+def _checksum(values_ND: Tensor, grid: tuple[int, ...]) -> str:
+    content: Any = values_ND.view(torch.uint8).numpy()
+    return str(zlib.crc32(content, zlib.crc32(repr(grid).encode())))

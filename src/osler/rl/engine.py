@@ -110,6 +110,7 @@ class Engine:
         norm, lr = self.learner.update()
         tokens = sums.pop("tokens", 0.0) or 1.0
         metrics = {"loss": sums.pop("loss", 0.0), "grad_norm": norm, "learning_rate": lr}
+        metrics["clip_ratio/region_mean"] = sums.pop("clipped", 0.0) / (sums.pop("ratios", 0.0) or 1.0)
         return {**metrics, **{name: float(total / tokens) for name, total in sums.items()}}
 
     def _backward(self, batch: Batch, numbers: Sequence[int], sums: defaultdict[str, float]) -> None:
@@ -129,8 +130,11 @@ class Engine:
         self.learner.accelerator.backward(loss)
         self._keep(batch.old_B, numbers, packed, old_RT)
         ratio_RT = log_ratio(now_RT, old_RT, mask_RT, objective.ratio)
-        clip_RT = clipped(ratio_RT, advantages_R, objective.clip_low, objective.clip_high).expand_as(mask_RT)
-        report = {"entropy": entropy_RT, "clip_ratio/region_mean": clip_RT, "sampler_kl": kl_k3(sampled_RT, old_RT)}
+        clip_RT = clipped(ratio_RT, advantages_R, objective.clip_low, objective.clip_high)  # (R, 1) for ratios of sequences
+        clip_RT = clip_RT & mask_RT[:, : clip_RT.shape[1]]
+        sums["clipped"] += int(clip_RT.sum())
+        sums["ratios"] += int(mask_RT[:, : clip_RT.shape[1]].sum())
+        report = {"entropy": entropy_RT, "sampler_kl": kl_k3(sampled_RT, old_RT)}
         if ref_RT is not None:
             report["kl"] = kl_k3(now_RT, ref_RT)
         for name, values_RT in report.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState
 from peft import get_peft_model
 from torch import Tensor, nn
 from transformers import get_scheduler
@@ -39,15 +39,19 @@ class Learner:
         optimizer = torch.optim.AdamW(self.masters.weights, lr=recipe.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
         schedule = get_scheduler(recipe.lr_schedule, optimizer, recipe.warmup_steps, recipe.max_steps)
         self.policy, self.optimizer, self.schedule = self.accelerator.prepare(policy, optimizer, schedule)
-        self.reference = PackedPolicy(frozen.requires_grad_(False), recipe.rollout.temperature) if frozen is not None else None
+        self.reference = self._prepared(frozen) if frozen is not None else None
+
+    def _prepared(self, frozen: Any) -> Any:
+        """A frozen copy of the start as a policy, in the same precision as the one in training."""
+        reference = PackedPolicy(frozen.requires_grad_(False), self.recipe.rollout.temperature)
+        return self.accelerator.prepare_model(reference, evaluation_mode=True)
 
     @torch.no_grad()
     def reference_logps(self, packed: Packed) -> Tensor:
         """Log-probs under the start of training, shape (R, T): the adapter switched off, or a frozen copy."""
         self.vlm.model.eval()
         if self.reference is not None:
-            with self.accelerator.autocast():
-                logps_RT, _ = self.reference(packed)
+            logps_RT, _ = self.reference(packed)
         else:
             with self.vlm.model.disable_adapter():
                 logps_RT, _ = self.policy(packed)
@@ -167,6 +171,7 @@ def _checkpoint_activations(model: Any, recipe: Recipe) -> None:
 def _accelerator(vlm: VLM) -> Accelerator:
     """A fresh accelerator on the model's device, in bf16 where the model is."""
     AcceleratorState._reset_state(reset_partial_state=True)  # another trainer of this process may have left its own
+    GradientState._reset_state()  # one that broke off amid its micro-batches would let every optimizer skip its steps
     precision = "bf16" if vlm.model.dtype == torch.bfloat16 else "no"
     return Accelerator(mixed_precision=precision, cpu=vlm.device.type == "cpu")
 

@@ -1,0 +1,276 @@
+"""`osler cache build | info | clear`: what is computed, found, refused, and never removed."""
+
+import json
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from osler import cli
+from osler.config import DataSettings, FeatureSettings
+from osler.datasets.splits import load_splits
+from osler.model.feature_files import kept_in
+from osler.model.features import FeatureStore
+from osler.model.load import load_policy
+
+DATA = {"name": "phantoms", "train": 3, "val": 2, "test": 2}
+ROWS = load_splits(DataSettings(train=DATA), 0)
+IMAGES = list(dict.fromkeys(chain(*(s.images for s in chain(ROWS.train, ROWS.val, ROWS.test)))))
+RECIPE = "model: tiny\nanswer_form: text\nrollout: {G: 2, prompts_per_step: 1}\ndata: {train: " + json.dumps(DATA) + "}\n"
+VISION, IMAGE = "a" * 24, "0" * 64
+
+
+@pytest.fixture
+def osler(monkeypatch, capsys, tmp_path):
+    """Runs `osler cache ARGUMENTS` in an empty folder, with a cache of its own; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("OSLER_CACHE", str(tmp_path / "kept"))
+    (tmp_path / "one.yaml").write_text(RECIPE)
+    threads = torch.get_num_threads()
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["osler", "cache", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        return end.value.code or 0, out, err
+
+    yield call
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def refused(osler, tmp_path):
+    """Runs a command that must be refused and keep nothing; returns the message, its line breaks as blanks."""
+
+    def call(*arguments):
+        code, out, err = osler(*arguments)
+        assert (code, out) == (2, "")
+        assert err.count("error: ") == 1
+        assert "Traceback" not in err
+        assert not list((tmp_path / "kept").rglob("*.safetensors"))
+        return " ".join(err.partition("error: ")[2].split())
+
+    return call
+
+
+def made(root):
+    """A folder as the cache makes it, with one feature of 1000 bytes."""
+    folder = root / VISION
+    folder.mkdir(parents=True)
+    (folder / "about.json").write_text(json.dumps({"model": "m", "dtype": "torch.bfloat16", "device": "Some Card"}))
+    (folder / f"{IMAGE}.safetensors").write_bytes(bytes(1000))
+    return folder
+
+
+# --- build ---
+
+
+def test_a_build_is_what_the_recipes_own_store_finds(osler, tmp_path, monkeypatch):
+    code, out, err = osler("build", "one.yaml", "--json")
+    built = json.loads(out)
+    assert (code, built["images"], built["computed"], built["found"]) == (0, len(IMAGES), len(IMAGES), 0)
+    assert "Vision features" in err
+    vlm = load_policy("tiny")
+    store = FeatureStore(vlm, FeatureSettings())
+    assert built["folders"] == [str(store.folder)]
+    assert built["mb"] == round(sum(file.stat().st_size for file in store.folder.iterdir()) / 2**20, 2) > 0
+    vlm.model.model.visual.forward = None  # whoever calls it fails
+    assert store.holds(IMAGES)
+    assert all(store.of(image).values_ND.isfinite().all() for image in IMAGES)
+
+
+def test_a_build_is_resumed_and_repeated(osler, tmp_path):
+    osler("build", "one.yaml")
+    files = sorted((tmp_path / "kept").rglob(f"{'?' * 64}.safetensors"))
+    before = files[3].stat().st_mtime_ns
+    files[0].unlink()
+    files[1].write_bytes(files[1].read_bytes()[:-1])
+    code, out, err = osler("build", "one.yaml", "--json")
+    built = json.loads(out)
+    assert (code, built["computed"], built["found"]) == (0, 2, len(IMAGES) - 2)
+    assert err.count("damaged") == err.count(str(files[1])) == 1
+    code, out, _ = osler("build", "one.yaml")
+    assert code == 0
+    assert {"tiny", str(len(IMAGES)), "0", str(files[0].parent)} <= set(out.split())
+    assert files[3].stat().st_mtime_ns == before
+
+
+def test_a_chain_goes_through_the_images_of_all_stages_once_a_tower(osler, tmp_path):
+    stages = {
+        "a": {},
+        "b": {"init": "stage:a", "data": {"train": DATA | {"train": 4}}},
+        "c": {"images": {"max_pixels": 9000}},
+    }
+    (tmp_path / "chain.yaml").write_text(RECIPE + "stages: " + json.dumps(stages))
+    code, out, _ = osler("build", "chain.yaml", "--json")
+    built = json.loads(out)
+    more = load_splits(DataSettings(train=DATA | {"train": 4}), 0)
+    both = {image for sample in chain(more.train, more.val, more.test) for image in sample.images} | set(IMAGES)
+    assert code == 0
+    assert [tower["images"] for tower in built["towers"]] == [len(both), len(IMAGES)]
+    assert len(set(built["folders"])) == 2
+    assert len(both) > len(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (("full=true", "train_vision=all"), "train_vision=all changes the vision features"),
+        (("full=true", "train_vision=merger"), "train_vision=merger changes the vision features"),
+        (("train_vision=all",), "needs full=true"),
+        (("features.cache=false",), "features.cache=false keeps nothing"),
+        (("features.disk_gb=0",), "features.disk_gb=0 keeps nothing"),
+        (("features.disk_gb=1e-6",), "features.disk_gb=1e-06 is too small"),
+        (("features.folder=one.yaml",), "one.yaml"),
+        (("features.fodler=x",), "Did you mean 'features.folder'?"),
+        (("data.train=phantom",), "Did you mean 'phantoms'?"),
+        (("data.test=jsonl:none.jsonl",), "there is no none.jsonl"),
+        (("data.test=jsonl:rows.jsonl",), "rows.jsonl, row 1: "),
+        (("init=stage:x",), "stage:x is known only inside a chain"),
+        (("init=run:elsewhere",), "elsewhere is no run folder"),
+        (("model=no/such/folder",), "no model at 'no/such/folder'"),
+    ],
+)
+def test_a_build_that_cannot_work(refused, tmp_path, override, message):
+    row = {"id": "a", "image": "broken.png", "question": "Where?", "options": ["Left", "Right"], "answer_index": 1}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    Image.new("RGB", (40, 30)).save(tmp_path / "x.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "x.png").read_bytes()[:50])
+    assert message in refused("build", "one.yaml", *override)
+
+
+def test_a_chain_of_which_a_stage_trains_the_tower_is_refused_by_its_name(refused, tmp_path):
+    (tmp_path / "chain.yaml").write_text(RECIPE + "stages: {a: {}, b: {full: true, train_vision: all}}")
+    assert refused("build", "chain.yaml").startswith("stage b: train_vision=all")
+    assert "Did you mean 'quickstart'?" in refused("build", "quickstrt")
+
+
+# --- info ---
+
+
+def test_info_of_nothing_says_so(osler, tmp_path):
+    assert json.loads(osler("info", "--json")[1]) == {
+        "folder": str(tmp_path / "kept"),
+        "mb": 0.0,
+        "limit_mb": 20480.0,
+        "towers": [],
+    }
+    code, out, _ = osler("info")
+    assert (code, "No vision features are kept." in out) == (0, True)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_info_lists_every_tower(osler, tmp_path):
+    folder = made(tmp_path / "elsewhere")
+    damaged = tmp_path / "elsewhere" / ("b" * 24)
+    damaged.mkdir()
+    (damaged / "about.json").write_text("{")
+    code, out, _ = osler("info", "--folder", tmp_path / "elsewhere", "--json")
+    one, other = json.loads(out)["towers"]
+    mb = one.pop("mb")
+    assert code == 0
+    assert one == {"folder": VISION, "model": "m", "dtype": "bfloat16", "device": "Some Card", "images": 1}
+    assert (other["model"], other["images"]) == ("about.json is damaged", 0)
+    assert mb == round((1000 + (folder / "about.json").stat().st_size) / 2**20, 2)
+    assert "Some Card" in osler("info", "--folder", tmp_path / "elsewhere")[1]
+
+
+LIGHT = (
+    "import sys; from osler.caching import *; info(Path(sys.argv[1])); clear_all(Path(sys.argv[1])); print(sys.modules.keys())"
+)
+
+
+def test_info_and_clear_load_no_torch(tmp_path):
+    command = [sys.executable, "-c", LIGHT, made(tmp_path).parent]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "'osler.caching'" in found.stdout
+    assert "'torch'" not in found.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- clear ---
+
+
+def test_clear_removes_what_a_build_left(osler, tmp_path):
+    osler("build", "one.yaml")
+    size = sum(one.size for one in kept_in(tmp_path / "kept"))
+    code, out, _ = osler("clear", "--json")
+    assert (code, json.loads(out)) == (
+        0,
+        {"folder": str(tmp_path / "kept"), "images": len(IMAGES), "mb": round(size / 2**20, 2), "left": []},
+    )
+    assert list((tmp_path / "kept").iterdir()) == []
+    code, out, _ = osler("clear")
+    assert (code, out.startswith("0 MB freed, 0 images")) == (0, True)
+
+
+def strangers(root):
+    """What users may keep beside the cache's folders, and in them."""
+    (root / "model").mkdir()
+    (root / "run").mkdir()
+    (root / ("c" * 24)).mkdir()
+    (root / ("d" * 24)).symlink_to(root / "model")
+    return [
+        root / "model" / "about.json",
+        root / "model" / f"{IMAGE}.safetensors",
+        root / "run" / "model.safetensors",
+        root / "notes.part",
+        root / ("c" * 24) / f"{IMAGE}.safetensors",  # no about.json
+        root / VISION / "model.safetensors",
+        root / VISION / "notes.txt",
+        root / VISION / f"{IMAGE}.safetensors.bak",
+        root / VISION / "mine.part",
+    ]
+
+
+def test_clear_removes_nothing_else(osler, tmp_path):
+    folder = made(tmp_path / "kept")
+    for name in (f"{IMAGE}.safetensors.0123abcd.part", "about.json.0123abcd.part"):
+        (folder / name).write_bytes(b"cut off")
+    kept = strangers(tmp_path / "kept")
+    for file in kept:
+        file.write_text("mine")
+    code, out, _ = osler("clear")
+    assert code == 0
+    assert f"{folder} is left" in " ".join(out.split())
+    assert sorted(path for path in (tmp_path / "kept").rglob("*") if path.is_file()) == sorted(kept)
+    assert all(file.read_text() == "mine" for file in kept)
+    assert (tmp_path / "kept" / ("d" * 24)).is_symlink()
+
+
+def test_a_subfolder_of_a_user_stays(osler, tmp_path):
+    folder = made(tmp_path / "kept")
+    (folder / "sub").mkdir()
+    (folder / "sub" / f"{IMAGE}.safetensors").write_text("mine")
+    _, out, _ = osler("clear", "--json")
+    assert json.loads(out)["left"] == [str(folder)]
+    assert [path.name for path in folder.rglob("*")] == ["sub", f"{IMAGE}.safetensors"]
+
+
+@pytest.mark.parametrize("command", ["info", "clear"])
+def test_a_file_is_no_cache(refused, tmp_path, command):
+    said = refused(command, "--folder", "one.yaml", "--json")
+    assert said.startswith("one.yaml: no features can be looked for there (Not a directory)")
+    assert (tmp_path / "one.yaml").read_text() == RECIPE
+
+
+def test_a_file_that_cannot_be_removed_is_named(refused, tmp_path, monkeypatch):
+    folder = made(tmp_path / "other")
+
+    unlink = Path.unlink
+
+    def read_only(path, missing_ok=False):
+        if path.suffix == ".safetensors":
+            raise OSError(30, "Read-only file system")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    said = refused("clear", "--folder", tmp_path / "other")
+    assert said.startswith(f"{folder / IMAGE}.safetensors cannot be removed (Read-only file system)")
+    assert (folder / "about.json").exists()  # by which the rest is known to be the cache's the next time

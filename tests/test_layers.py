@@ -16,8 +16,7 @@ LAYERS = (
     "grading strategies runs datasets.* controls floor",
     "rewards judge model.* matrix summary auditing",
     "rl.* baselines evaluation planning lineage",
-    "report charts examples exporting doctor interop check "
-    "bench bench_engines bench_limits bench_parity bench_rounds bench_worker bench_workload",
+    "report charts examples exporting doctor interop check bench.*",
     "pipeline caching quickstart study serve",
     "cli __main__",
 )

@@ -193,6 +193,69 @@ def show(spec: Annotated[str, typer.Argument(help="NAME, NAME:PATH or NAME:PATH?
             _print_table("", (name, "rows"), [[str(label), str(count)] for label, count in parts.items()])
 
 
+cache_app = typer.Typer(no_args_is_help=True, help="Vision features that are kept, so that an image is computed once.")
+app.add_typer(cache_app, name="cache")
+
+CacheFolder = Annotated[Path | None, typer.Option(help="Default: OSLER_CACHE, else ~/.cache/osler/features.")]
+
+
+@cache_app.command("build")
+def cache_build(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (medr1/think).")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted keys: data.val=...")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compute the features of every image of a recipe's rows; what is there already is left."""
+    from osler.config import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    _calm()
+    from osler import caching
+
+    built = [one.to_json() for one in caching.build(loaded)]
+    if as_json:
+        counts = {key: sum(one[key] for one in built) for key in ("images", "computed", "found", "mb")}
+        _print_json({**counts, "folders": [one["folder"] for one in built], "towers": built})
+        return
+    columns = ("model", "images", "computed", "found", "mb")
+    _print_table("Vision features", columns, [[str(one[column]) for column in columns] for one in built])
+    for one in built:
+        typer.echo(one["folder"])
+
+
+@cache_app.command("info")
+def cache_info(folder: CacheFolder = None, as_json: Json = False) -> None:
+    """What is kept, of which models, and how much of the disk it takes."""
+    from osler import caching
+
+    found = caching.info(folder)
+    if as_json:
+        _print_json(found)
+        return
+    columns = ("folder", "model", "dtype", "device", "images", "mb")
+    if found["towers"]:
+        _print_table("Vision features", columns, [[str(one[column]) for column in columns] for one in found["towers"]])
+    else:
+        typer.echo("No vision features are kept.")
+    typer.echo(
+        f"{found['mb']:g} of {found['limit_mb']:g} MB (features.disk_gb, where a recipe says nothing) in {found['folder']}"
+    )
+
+
+@cache_app.command("clear")
+def cache_clear(folder: CacheFolder = None, as_json: Json = False) -> None:
+    """Remove every kept feature, and nothing that the cache did not make."""
+    from osler import caching
+
+    cleared = caching.clear_all(folder)
+    if as_json:
+        _print_json(cleared)
+        return
+    typer.echo(f"{cleared['mb']:g} MB freed, {cleared['images']} images, in {cleared['folder']}")
+    for path in cleared["left"]:
+        typer.echo(f"{path} is left, as it holds files that the cache did not make.")
+
+
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Versions, device, memory, and what is missing; exit code 2 where a GPU is there that torch cannot see."""
@@ -207,6 +270,47 @@ def doctor(as_json: Json = False) -> None:
             typer.secho(problem, fg="red", err=True)
     if findings["problems"]:
         raise typer.Exit(2)
+
+
+@app.command()
+def bench(
+    engines: Annotated[str, typer.Option(help="packed, trl, trl-vllm, unsloth; with commas.")] = "packed,trl",
+    model: Annotated[str, typer.Option("--model-config", help="tiny, or a real size: qwen2-vl-2b, ...")] = "tiny",
+    image_px: Annotated[int | None, typer.Option(help="Side of the images, 448 unless given.")] = None,
+    prompt_tokens: Annotated[int | None, typer.Option(help="Tokens of a prompt, its image's included; 390.")] = None,
+    completion: Annotated[str | None, typer.Option(help="Tokens of a completion: 64, or MEAN..LONGEST.")] = None,
+    group_size: Annotated[int | None, typer.Option("--group-size", "-G", help="Completions a prompt; 8.")] = None,
+    groups: Annotated[int | None, typer.Option(help="Prompts a step; 4.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of the KL; 0.04. 0 needs no reference.")] = None,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="In all engines.")] = False,
+    rounds: Annotated[int | None, typer.Option(help="Steps of each engine, in turn; 5.")] = None,
+    lora_r: Annotated[int | None, typer.Option(help="Rank of the LoRA; 16.")] = None,
+    seed: int | None = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; 1.")] = None,
+    as_json: Json = False,
+) -> None:
+    """One recipe on each engine, side by side: seconds, memory, parity, and on a GPU the share of its limit."""
+    _calm()
+    from osler.bench import compare
+    from osler.bench.workload import settings_of
+
+    named = tuple(name.strip() for name in engines.split(","))
+    asked: dict[str, Any] = {
+        "image_px": image_px,
+        "prompt_tokens": prompt_tokens,
+        "completion": completion,
+        "G": group_size,
+        "groups": groups,
+    }
+    asked |= {"dtype": dtype, "beta": beta, "rounds": rounds, "lora_r": lora_r, "seed": seed, "threads": threads}
+    result = compare.bench(settings_of(engines=named, model=model, checkpointing=checkpointing, **asked))
+    if as_json:
+        _print_json(result)
+        return
+    _print_table(f"One step on {result['device']}; medians, and shares of the step", compare.COLUMNS, compare.table(result))
+    for line in compare.notes(result):
+        typer.echo(line)
 
 
 def _calm() -> None:

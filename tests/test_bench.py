@@ -7,13 +7,13 @@ import sys
 import pytest
 import torch
 
-from osler import cli
 from osler.bench import compare, worker
 from osler.bench.engines import ForcedEnds, Packed, Trl
 from osler.bench.limits import Size, decode_bytes, packed_tokens, size_of, update_flops
 from osler.bench.parity import parity
 from osler.bench.worker import OutOfMemory, run_job, work
 from osler.bench.workload import Lengths, Workload, models, raw_config, script, settings_of
+from osler.cli import app
 from osler.errors import OslerError, RecipeError
 from osler.model.features import FeatureStore
 from osler.model.prompts import Encoded
@@ -126,7 +126,7 @@ def test_a_bad_flag_is_one_line_and_exit_2(arguments, says, monkeypatch, capsys,
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", ["osler", "bench", "--json", *arguments])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        app.main()
     out, err = capsys.readouterr()
     assert (end.value.code, out) == (2, "")
     assert says in " ".join(err.split())

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from osler import cli
+from osler.cli import app
 from osler.config import DataSettings, FeatureSettings
 from osler.datasets.splits import load_splits
 from osler.model.feature_files import kept_in
@@ -36,7 +36,7 @@ def osler(monkeypatch, capsys, tmp_path):
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["osler", "cache", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            app.main()
         out, err = capsys.readouterr()
         return end.value.code or 0, out, err
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from osler import cli, doctor
+from osler import doctor
+from osler.cli import app
 from osler.model import load
 from osler.runs import Run
 
@@ -27,7 +28,7 @@ def osler(monkeypatch, capsys, tmp_path):
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["osler", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            app.main()
         out, err = capsys.readouterr()
         return end.value.code or 0, out, err
 

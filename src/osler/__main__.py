@@ -1,5 +1,5 @@
 """`python -m osler` is `osler`."""
 
-from osler.cli import main
+from osler.cli.app import main
 
 main()

@@ -1,0 +1,75 @@
+"""What the commands print: tables and words for people on stdout, or exactly one JSON object."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Out = Annotated[Path | None, typer.Option(help="Run folder to make; default runs/NAME-TIMESTAMP.")]
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
+
+
+def calm() -> None:
+    """Keep libraries' bars and notices off the terminal; osler shows its own."""
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
+
+
+def print_json(value: Any) -> None:
+    """Print the one JSON object of a command."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def print_training(path: Path, summary: dict[str, Any]) -> None:
+    """Print a training run's summary and its folder."""
+    rows = [[key, f"{v['first']:.3f} -> {v['last']:.3f}" if isinstance(v, dict) else str(v)] for key, v in summary.items()]
+    print_table("Trained", ("what", "value"), rows)
+    typer.echo(str(path))
+
+
+def print_evaluations(summaries: dict[str, dict[str, Any]], title: str = "Evaluated") -> None:
+    """Print a line for each evaluation: accuracy with n and interval, floor, counts."""
+    columns = (title, "accuracy", "lenient", "floor", "unparseable", "unjudged", "truncated")
+    rows = [
+        [name, *(estimate(s[key]) for key in ("accuracy", "lenient", "floor")), *(str(s[key]) for key in columns[4:])]
+        for name, s in summaries.items()
+    ]
+    print_table("", columns, rows)
+
+
+def estimate(value: dict[str, Any] | None) -> str:
+    """A stored estimate as text; "-" where there is none."""
+    from osler.stats import Estimate
+
+    return str(Estimate(**value)) if value else "-"
+
+
+def cell_text(cell: Any, counts: bool = False) -> str:
+    """A matrix's cell as text, "" where it has no rows; with `counts` also what could not be parsed or judged."""
+    if not cell.n:
+        return ""
+    a, floor = cell.accuracy, cell.floor
+    text = f"{100 * a.value:.1f} [{100 * a.ci_low:.1f}, {100 * a.ci_high:.1f}] ({a.n})"
+    text += (f", floor {100 * floor.value:.1f}" if floor and floor.n else "") + (" n<100" if cell.small else "")
+    return text + (f"; {cell.unparseable} unparseable, {cell.unjudged} unjudged" if counts else "")

@@ -1,0 +1,128 @@
+"""Commands that train, evaluate and show runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from osler.cli.output import Json, Out, calm, cell_text, print_evaluations, print_json, print_table, print_training
+
+
+def quickstart(out: Out = None, seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0, as_json: Json = False) -> None:
+    """Train and compare base, SFT and GRPO on drawn images, in minutes, on a CPU."""
+    calm()
+    from osler import quickstart as job
+
+    summary = job.quickstart(out, seed)
+    if as_json:
+        print_json(summary)
+        return
+    print_table(f"Unseen images, seed {seed}; 95 % intervals by image", job.COLUMNS, job.table(summary))
+    for line in job.notes(summary)["headline"]:
+        typer.echo(line)
+    typer.echo(
+        f"{summary['wall_s']:.0f} s, {summary['peak_mb']:.0f} MB at most. What this can and cannot show: see the report."
+    )
+    typer.echo(summary["report"])
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (medr1/think).")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted keys: lora.r=8.")] = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in --out, from its last checkpoint.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a recipe: one stage, or a chain of stages with the base and each stage evaluated."""
+    from osler.config import Chain, load_recipe
+    from osler.errors import RecipeError
+
+    if resume and out is None:
+        raise RecipeError("--resume goes on with a run: name its folder with --out.")
+
+    loaded = load_recipe(recipe, overrides or [])
+    from osler import check, pipeline
+
+    if not isinstance(loaded, Chain):
+        check.check(loaded)
+        calm()
+        run = pipeline.train(loaded, out, resume=resume)
+        print_json({"run": str(run.path), **run.summary}) if as_json else print_training(run.path, run.summary)
+        return
+    if resume:
+        raise RecipeError(
+            "a chain cannot be resumed as a whole so far. Resume the stage that was cut off by a recipe of its own."
+        )
+    check.check_stages(loaded)
+    calm()
+    result = pipeline.run_chain(loaded, out)
+    if as_json:
+        print_json(result.run.summary)
+        return
+    print_evaluations({name: run.summary for name, run in result.evaluated.items()})
+    typer.echo(result.run.summary["report"])
+
+
+def evaluate(
+    model: Annotated[str, typer.Option(help="tiny, a folder, a hub name, run:DIR[@last|best|STEP], or peft:DIR.")],
+    data: Annotated[str, typer.Option(help="NAME, NAME:PATH or NAME:PATH?images=ROOT.")],
+    split: str = "test",
+    strategy: Annotated[str | None, typer.Option(help="think, nothink, nothink_raw, think_after; default as trained.")] = None,
+    answer_form: Annotated[str | None, typer.Option(help="letter or text; default as trained.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts at a time; lower it where memory runs out.")] = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the evaluation in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a model on a split: records, accuracy with interval and floor."""
+    calm()
+    from osler import pipeline
+
+    asked = {"strategy": strategy, "answer_form": answer_form, "max_tokens": max_tokens, "batch_size": batch_size}
+    trial = pipeline.Trial.of_model(model).with_changes(**asked)
+    run = pipeline.evaluate(model, data, trial, split, out, resume=resume)
+    if as_json:
+        print_json({"run": str(run.path), **run.summary})
+        return
+    print_evaluations({run.manifest["model"]["label"]: run.summary})
+    for axis in ("modality", "question_type", "source"):
+        print_evaluations(run.summary[f"by_{axis}"], title=f"by {axis.replace('_', ' ')}")
+    typer.echo(str(run.path))
+
+
+def matrix(
+    runs: Annotated[list[Path], typer.Argument(help="Evaluation runs.")],
+    axis: Annotated[str, typer.Option(help="modality, question_type or source.")] = "modality",
+    csv: Annotated[Path | None, typer.Option(help="Also write the cells here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The source x target table of evaluation runs."""
+    from osler.matrix import build_matrix
+    from osler.runs import Run
+
+    built = build_matrix([Run.open(path) for path in runs], axis)
+    if csv:
+        csv.write_text(built.to_csv(), encoding="utf-8")
+    if as_json:
+        print_json(built.to_json())
+        return
+    rows = [
+        [line.label, *(cell_text(line.cells[column]) for column in built.columns), cell_text(line.overall, counts=True)]
+        for line in built.lines
+    ]
+    title = f"Accuracy in % [95 % interval] (n), floor; by {axis}"
+    print_table(title, ("trained on", *built.columns, "all rows"), rows)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Train and evaluation runs.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
+    as_json: Json = False,
+) -> None:
+    """One self-contained HTML file about any runs."""
+    from osler.report import write_report
+    from osler.runs import Run
+
+    written = str(write_report([Run.open(path) for path in runs], output))
+    print_json({"report": written}) if as_json else typer.echo(written)

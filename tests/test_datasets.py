@@ -108,7 +108,7 @@ def test_phantoms_by_seed_and_by_mapping():
     [
         ("jsonnl:a", "Did you mean 'jsonl'"),
         ("jsonnl:a b.jsonl", "Did you mean 'jsonl'"),
-        ("nothing", "Known: jsonl, medr1, phantoms"),
+        ("nothing", "Known: jsonl, medr1, phantoms, slake, vqa_med_2019_rad, vqa_rad"),
         ("osler.datasets.medr1:nothing", "has no function 'nothing'"),
         ({"name": ".medr1:read"}, "package.module:function"),
         ({"name": ""}, "unknown data set ''"),

@@ -60,7 +60,7 @@ MODALITY_SPELLINGS: dict[Modality, tuple[str, ...]] = {
 
 QUESTION_TYPE_SPELLINGS: dict[QuestionType, tuple[str, ...]] = {
     QuestionType.MODALITY: ("modality recognition", "modality", "mr"),
-    QuestionType.ANATOMY: ("anatomy identification", "anatomy", "ai", "organ", "plane"),
+    QuestionType.ANATOMY: ("anatomy identification", "anatomy", "ai", "organ", "plane", "position"),
     QuestionType.DISEASE: ("disease diagnosis", "disease", "diagnosis", "dd", "abn", "abnormality"),
     QuestionType.GRADING: ("lesion grading", "grading", "lg", "severity"),
     QuestionType.ATTRIBUTE: (
@@ -69,12 +69,15 @@ QUESTION_TYPE_SPELLINGS: dict[QuestionType, tuple[str, ...]] = {
         "attribute",
         "oba",
         "attrib",
+        "atrib",
         "size",
         "color",
         "count",
+        "quantity",
+        "shape",
         "pos",
     ),
-    QuestionType.UNKNOWN: ("", "unknown", "not stated", "other", "pres", "prse"),
+    QuestionType.UNKNOWN: ("", "unknown", "not stated", "other", "pres", "prse", "kg"),
 }
 
 _MODALITIES = {spelling: value for value, spellings in MODALITY_SPELLINGS.items() for spelling in spellings}

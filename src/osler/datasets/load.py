@@ -71,6 +71,9 @@ DATASETS: dict[str, str | Adapter] = {
     "jsonl": "osler.datasets.jsonl:read",
     "medr1": "osler.datasets.medr1:read",
     "phantoms": draw,
+    "slake": "osler.datasets.slake:read",
+    "vqa_med_2019_rad": "osler.datasets.vqa_rad:read_vqa_med",
+    "vqa_rad": "osler.datasets.vqa_rad:read",
 }
 
 

@@ -11,16 +11,15 @@ differ by nothing but case, blanks or a full stop.
 The published splits are by row, not by image: test rows may show images of train.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.published import json_rows
 from osler.errors import DataError
 from osler.schema import LETTERS, SPLITS, Kind, Sample
 from osler.taxonomy import Modality, QuestionType, modality_of, question_type_of
@@ -57,7 +56,7 @@ def read(spec: DataSpec) -> Iterator[Sample]:
             raise DataError.at(file, None, f"{seen[file.stem]} has the same name, so their ids clash.", "Load them apart.")
         seen[file.stem] = file
         domain = _domain(file)
-        for number, value in enumerate(_rows(file), 1):
+        for number, value in enumerate(json_rows(file), 1):
             with at_row(file, number):
                 sample = _sample(f"{file.stem}/{number}", _Row.model_validate(value), domain, spec.images)
             yield replace(sample, origin=f"{file}, row {number}")
@@ -93,16 +92,6 @@ def _domain(file: Path) -> _Domain:
     elif modality:
         question_type = None
     return _Domain(modality or Modality.UNKNOWN, question_type or QuestionType.UNKNOWN, split or None)
-
-
-def _rows(file: Path) -> list[Any]:
-    try:
-        rows = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise DataError.at(file, None, f"it is no JSON ({error}).", "A split file is one JSON array.") from error
-    if not isinstance(rows, list):
-        raise DataError.at(file, None, "it holds no JSON array.", "A split file is one JSON array of rows.")
-    return rows
 
 
 def _sample(name: str, row: _Row, domain: _Domain, root: str | None) -> Sample:

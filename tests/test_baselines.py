@@ -89,8 +89,8 @@ def test_sft_stops_when_its_time_is_up(recipe, tmp_path):
 @pytest.mark.slow
 def test_real_images_go_through_the_whole_chain(shared_data, tmp_path):
     """Real files, few steps: base, SFT, GRPO, by-patient split, report."""
+    from osler.chains import run_chain
     from osler.config import load_recipe
-    from osler.pipeline import run_chain
 
     short = [f"data.train=jsonl:{shared_data / 'real' / 'manifest.jsonl'}", "sft.max_steps=3", "grpo.max_steps=2"]
     result = run_chain(load_recipe("real_images", short), tmp_path / "real")

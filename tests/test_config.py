@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from osler.chains import load_chain
 from osler.check import check, check_stages
 from osler.config import Chain, Recipe, load_recipe
 from osler.errors import OslerError, RecipeError
-from osler.pipeline import load_chain
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 CHAIN = """

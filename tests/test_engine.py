@@ -15,6 +15,7 @@ from osler.model.load import load_policy
 from osler.rl.engine import Engine
 from osler.rl.objective import Totals
 from osler.strategies import STRATEGIES
+from osler.trial import Trial
 from real_layout import save_real_layout
 
 ROWS = list(samples(0, {"train": 6}))
@@ -164,7 +165,7 @@ def test_full_tuning_leaves_a_model_that_loads_and_starts_another_run(checkpoint
     weights = dict(start.model.named_parameters())
     moved = {name for name, weight in tuned.model.named_parameters() if not torch.equal(weight, weights[name])}
     assert moved == {name for name in weights if "visual" not in name}
-    trial = pipeline.Trial(answer_form="text", max_tokens=6)
+    trial = Trial(answer_form="text", max_tokens=6)
     evaluated = pipeline.evaluate(f"run:{run.path}@2", PHANTOMS, trial, out=tmp_path / "test")
     assert evaluated.manifest["model"]["sha256"]
     after = pipeline.train(recipe(checkpoint, init=f"run:{run.path}", max_steps=1), tmp_path / "after")

@@ -9,10 +9,8 @@ import zlib
 from itertools import pairwise
 from pathlib import Path
 
-import PIL
 import pytest
 import torch
-import transformers
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -210,7 +208,7 @@ def test_another_size_or_dtype_has_another_folder(tiny):
 
 def test_another_version_or_device_has_another_folder(tiny, monkeypatch):
     names = {folder_of(tiny)}
-    for module in (torch, transformers, PIL):
+    for module in (feature_keys.torch, feature_keys.transformers, feature_keys.PIL):
         with monkeypatch.context() as patched:
             patched.setattr(module, "__version__", "0.0")
             names.add(folder_of(tiny))

@@ -11,13 +11,13 @@ import pytest
 import osler
 
 LAYERS = (
-    "errors taxonomy stats canvas lesions drawing progress rl.objective",
+    "errors taxonomy stats significance selfconsistency classification canvas lesions drawing progress rl.objective",
     "schema config images",
-    "grading strategies runs datasets.* controls floor",
-    "rewards judge model.* matrix summary auditing",
-    "rl.* baselines evaluation planning lineage",
-    "report charts examples exporting doctor interop check bench.*",
-    "pipeline caching quickstart study serve",
+    "grading strategies reading runs datasets.* attackers floor fingerprints findings debiasing donors paraphrases controls",
+    "rewards judge model.* looking summary matrix auditing",
+    "rl.* baselines evaluation trial planning lineage",
+    "report charts examples exporting doctor interop inspect_logs check bench.*",
+    "pipeline chains caching quickstart study serve",
     "cli.* __main__",
 )
 """Every module below `osler.`, the lowest layer first; `package.*` stands for what is not named by itself."""

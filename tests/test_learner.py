@@ -13,6 +13,7 @@ from PIL import Image
 from osler.baselines import train_sft
 from osler.config import FeatureSettings, Recipe
 from osler.datasets.phantoms import samples
+from osler.errors import RunError
 from osler.model.family import VLM
 from osler.model.features import FeatureStore
 from osler.model.load import load_policy
@@ -261,3 +262,23 @@ def test_a_trainer_that_broke_off_amid_its_micro_batches_does_not_stop_the_next(
         pass
     assert not GradientState().sync_gradients
     assert_works(learner(models), "no")
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(models):
+    one = learner(models)
+    backward(one, batch_for(one.vlm))
+    before = [weight.detach().clone() for weight in one.masters.weights]
+    one.masters.weights[0].grad[0] = float("nan")
+    with pytest.raises(RunError, match="norm is nan: training has diverged"):
+        one.update()
+    assert all(torch.equal(was, now) for was, now in zip(before, one.masters.weights, strict=True))
+
+
+def test_the_environment_does_not_scale_the_gradient(models, monkeypatch):
+    norms = []
+    for steps in ("1", "4"):
+        monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", steps)
+        one = learner(models)
+        backward(one, batch_for(one.vlm))
+        norms.append(one.update()[0])
+    assert norms[0] == norms[1] > 0

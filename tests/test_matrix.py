@@ -2,19 +2,32 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
+from osler import summary as numbers
 from osler.errors import RecipeError, RunError
-from osler.floor import OptionPrior
 from osler.matrix import CSV_HEADER, build_matrix
 from osler.runs import Run
 from osler.schema import Outcome, Parsed, Record, Sample, Verdict
-from osler.summary import AXES, SMALL, cell, read_records, summarise
+from osler.summary import AXES, SMALL, Passes, read_records
 
 RIGHT, WRONG, UNJUDGED = Outcome.CORRECT, Outcome.INCORRECT, Outcome.UNJUDGED
 EMPTY_JSON = {"value": None, "ci_low": None, "ci_high": None, "n": 0}
-PRIOR = OptionPrior({"cyst": (3, 4)})  # is right wherever "cyst" is gold, as it is in `record`
+BLIND = {"option_prior": 1.0, "stem_table": 0.5}  # what the blind attackers score on each record
+
+
+def cell(records):
+    return numbers.cell(Passes(records))
+
+
+def summarise(records):
+    return numbers.summarise(Passes(records))
+
+
+def floored(records):
+    return [replace(one, blind=BLIND) for one in records]
 
 
 def record(strict=RIGHT, lenient=None, *, answer="A", found="A", truncated=False, tokens=10, **sample):
@@ -48,10 +61,12 @@ def on(modality, right, wrong, **sample):
 def evaluate(tmp_path):
     """Write the run folder NAME of an evaluation with these records."""
 
-    def write(name, records, modalities=None, label="grpo", prior=None):
-        facts = {"question_type": ["Disease diagnosis"], "source": ["hospital"], "row_hash": "0", "option_prior": prior}
+    def write(name, records, modalities=None, label="grpo"):
+        facts = {"question_type": ["Disease diagnosis"], "source": ["hospital"], "row_hash": "0"}
         trained_on = None if modalities is None else {"modality": modalities, **facts}
-        with Run.create(tmp_path / name, "eval", model={"label": label, "run": None}, trained_on=trained_on).recording() as run:
+        trial = {"answer_form": "letter"}
+        facts = {"model": {"label": label, "run": None}, "trained_on": trained_on, "trial": trial}
+        with Run.create(tmp_path / name, "eval", **facts).recording() as run:
             run.append("records", *[one.to_json() for one in records])
         return Run.open(run.path)
 
@@ -81,7 +96,7 @@ def test_a_change_of_form_shows_beside_the_lenient_accuracy():
 def test_the_floor_is_that_of_the_rows_of_the_accuracy():
     records = [record(RIGHT), record(WRONG), record(UNJUDGED)]
     assert cell(records).floor is None
-    assert (cell(records, PRIOR).floor.value, cell(records, PRIOR).floor.n) == (1, 2)
+    assert (cell(floored(records)).floor.value, cell(floored(records)).floor.n) == (1, 2)
 
 
 def test_rows_of_one_image_are_one_cluster():
@@ -90,8 +105,9 @@ def test_rows_of_one_image_are_one_cluster():
 
 
 def test_a_cell_of_nothing_is_empty():
-    nothing = cell([], PRIOR).to_json()
-    assert nothing["accuracy"] == nothing["lenient"] == nothing["floor"] == EMPTY_JSON
+    nothing = cell([]).to_json()
+    assert nothing["accuracy"] == nothing["lenient"] == EMPTY_JSON
+    assert nothing["floor"] is None
     assert (nothing["n"], nothing["small"]) == (0, True)
 
 
@@ -107,12 +123,12 @@ def test_a_summary_holds_every_number_of_an_evaluation():
         record(RIGHT, tokens=12, source="", images=("c.png",)),
         record(WRONG, answer=None, tokens=16, images=("d.png",)),
     ]
-    summary = json.loads(json.dumps(summarise(records, PRIOR)))
+    summary = json.loads(json.dumps(summarise(floored(records))))
     assert (summary["accuracy"]["value"], summary["accuracy"]["n"]) == (0.5, 4)
     assert (summary["floor"]["value"], summary["format_rate"]["value"], summary["mean_tokens"]) == (1, 0.75, 10)
     assert (summary["unparseable"], summary["unjudged"], summary["truncated"]) == (1, 0, 1)
     assert list(summary["by_modality"]) == ["CT", "MRI"]
-    assert summary["by_modality"]["MRI"] == cell(records[:2], PRIOR).to_json()
+    assert summary["by_modality"]["MRI"] == cell(floored(records[:2])).to_json()
     assert list(summary["by_question_type"]) == ["Disease diagnosis"]
     assert [(label, part["n"]) for label, part in summary["by_source"].items()] == [("hospital", 3), ("unknown", 1)]
 
@@ -133,7 +149,7 @@ def runs(evaluate):
     return [
         evaluate("mri", on("CT", 4, 6) + on("MRI", 8, 2) + on("OCT", 2, 8), ["MRI"]),
         evaluate("both", on("CT", 9, 1) + on("MRI", 9, 1) + on("OCT", 5, 5), ["CT", "MRI"]),
-        evaluate("ct", on("MRI", 5, 5) + on("CT", 18, 2), ["CT"], prior=PRIOR.to_json()),
+        evaluate("ct", floored(on("MRI", 5, 5) + on("CT", 18, 2)), ["CT"]),
         evaluate("base", on("CT", 3, 7) + on("MRI", 3, 7) + on("OCT", 3, 7), label="Qwen2-VL"),
     ]
 

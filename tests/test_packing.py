@@ -223,6 +223,9 @@ class Dense:
     def __init__(self, seen_SS):
         self.seen_SS = seen_SS
 
+    def biased(self, dtype):
+        return self
+
     def attend(self, q, k, v, layer, scaling):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=self.seen_SS, scale=scaling, enable_gqa=True)
 

@@ -9,16 +9,14 @@ import pytest
 from osler.datasets.phantoms import questions
 from osler.errors import RunError
 from osler.examples import evenly
-from osler.floor import OptionPrior
 from osler.grading import grader
 from osler.report import ABOVE, APART, expand, write_report
 from osler.runs import Run
 from osler.schema import Kind, Record
 from osler.strategies import strategy_of
-from osler.summary import summarise
+from osler.summary import Passes, summarise
 
 SAMPLES = [sample for index in range(24) for sample in questions(f"phantom:test/0/{index}")]
-PRIOR = OptionPrior({"cyst": (3, 4)})
 THINK, GRADE = strategy_of("think"), grader("letter")
 ATTACK = "<think><script>alert(1)</script></think>"
 NOTES = {
@@ -50,12 +48,14 @@ def record(sample, right=True):
 def evaluated(path, miss, label=None, trained=True, finished=True):
     """An evaluation at `path` in which every `miss`-th answer is wrong."""
     axes = {"modality": ["CT"], "question_type": ["Disease diagnosis"], "source": ["phantoms"]}
-    trained_on = {**axes, "row_hash": "abc123", "option_prior": PRIOR.to_json()} if trained else None
-    run = Run.create(path, "eval", model={"label": label or path.name, "sha": "f00d"}, trained_on=trained_on, **MACHINE)
-    records = [record(sample, right=bool(k % miss)) for k, sample in enumerate(SAMPLES)]
+    trained_on = {**axes, "row_hash": "abc123"} if trained else None
+    facts = {"trained_on": trained_on, "trial": {"answer_form": "letter"}, **MACHINE}
+    run = Run.create(path, "eval", model={"label": label or path.name, "sha": "f00d"}, **facts)
+    blind = {"option_prior": 0.25} if trained else {}
+    records = [replace(record(sample, right=bool(k % miss)), blind=blind) for k, sample in enumerate(SAMPLES)]
     run.append("records", *(one.to_json() for one in records))
     if finished:
-        run.finish(summarise(records, PRIOR if trained else None))
+        run.finish(summarise(Passes(records)))
         run.save(state="done", started="2026-01-01T00:00:00+00:00", finished="2026-01-01T01:00:00+00:00")
     return run
 
@@ -202,10 +202,9 @@ def test_right_wrong_and_disagreeing_answers_are_shown(written):
     assert "Where base and GRPO disagree" in written.text
 
 
-def test_provenance_is_there_without_the_table_of_the_attacker(written):
+def test_provenance_is_there(written):
     facts = ("osler quickstart", "c0ffee", "trl: 1.16.0", "abc123", "method: grpo", "2026-01-01T01")
     assert all(fact in written.text for fact in facts)
-    assert "option_prior" not in written.text
 
 
 def test_notes_are_shown_and_escaped(written):
@@ -289,15 +288,16 @@ def test_a_floor_of_some_rows_is_not_compared_with_the_accuracy_of_all(tmp_path,
     run = evaluated(tmp_path / "e", 2)
     bare = [replace(sample, kind=Kind.OPEN, options=(), gold_index=None, id=f"open {k}") for k, sample in enumerate(SAMPLES)]
     whole = page(run).text
-    assert "On the same rows a blind attacker (option prior)" in whole
+    assert "On the same rows the best of four blind attackers" in whole
     assert ABOVE in whole
-    records = [record(sample) for sample in SAMPLES] + [replace(record(SAMPLES[0]), sample=sample) for sample in bare]
-    run.finish(summarise(records, PRIOR))
+    closed = [replace(record(sample), blind={"option_prior": 0.25}) for sample in SAMPLES]
+    records = closed + [replace(record(SAMPLES[0]), sample=sample) for sample in bare]
+    run.finish(summarise(Passes(records)))
     some = page(run).text
-    assert f"On the {len(SAMPLES)} of those {2 * len(SAMPLES)} rows that have a floor a blind attacker (option prior)" in some
+    assert f"On the {len(SAMPLES)} of those {2 * len(SAMPLES)} rows that have a floor the best of four blind attackers" in some
     assert APART in some
     assert ABOVE not in some
-    run.finish(summarise(records[len(SAMPLES) :], PRIOR))
+    run.finish(summarise(Passes(records[len(SAMPLES) :])))
     assert "No floor is known for it" in page(run).text
 
 

@@ -5,12 +5,12 @@ from itertools import chain as joined
 from pathlib import Path
 from typing import Any
 
+from osler.chains import load_chain
 from osler.check import STAGE, check, check_machine, check_rows, check_stages, stage_references, verify_images
 from osler.config import Chain, FeatureSettings, ImageSettings, Recipe
 from osler.datasets.splits import Splits, load_splits
 from osler.errors import ModelError, RecipeError
 from osler.model.feature_files import MB, Kept, cache_folder, clear, kept_in
-from osler.pipeline import load_chain
 
 
 @dataclass

@@ -30,7 +30,7 @@ COLOURS = ("#3d8bd0", "#d9722e", "#2a9d78", "#c167a0", "#a58400", "#7a86a8")
 METRICS: dict[str, tuple[str, str]] = {
     "reward": ("Reward", "mean total reward of a step's completions"),
     "rewards/*": ("Reward: {}", "mean of this part of the reward, before its weight"),
-    "reward_std": ("Spread of the reward", "standard deviation inside a group; without it there is nothing to learn from"),
+    "reward_std": ("Spread of the reward", "standard deviation over a step's completions"),
     "frac_reward_zero_std": ("Groups without spread", "share of groups in which all completions scored the same"),
     "kl": ("KL to the start", "how far the policy has moved from where it began"),
     "entropy": ("Entropy", "how undecided the policy is, in nats a token"),
@@ -75,7 +75,7 @@ def accuracy_chart(accuracies: Mapping[str, Estimate], floors: Mapping[str, Esti
         return None
     dots = _dots({name: accuracies[name] for name in names}, "accuracy, strict", {"size": 12, "color": COLOURS[0]})
     tick = {"symbol": "line-ns", "size": 20, "line": {"width": 3, "color": COLOURS[1]}}
-    ticks = _dots({name: floors[name] for name in floored}, "floor: blind attacker (option prior)", tick)
+    ticks = _dots({name: floors[name] for name in floored}, "floor: the best of four blind attackers", tick)
     figure = go.Figure([dots, ticks] if floored else [dots])
     figure.update_xaxes(range=[-1, 101], ticksuffix=" %", automargin=True)
     figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False)

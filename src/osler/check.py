@@ -12,7 +12,7 @@ from itertools import chain as joined
 from osler.config import Chain, Recipe
 from osler.datasets.splits import Splits
 from osler.errors import DataError, RecipeError
-from osler.images import PHANTOM, open_image
+from osler.images import PHANTOM, open_image, underlying
 from osler.progress import bar
 from osler.rewards import reward_of
 from osler.schema import Sample
@@ -147,7 +147,7 @@ def verify_images(samples: Iterable[Sample]) -> None:
         if not sample.images:
             raise DataError(f"{_where(sample)}: it has no image. Give the images' root: NAME:PATH?images=ROOT.")
         for reference in sample.images:
-            first.setdefault(reference, sample)
+            first.setdefault(underlying(reference), sample)
     files = [reference for reference in first if not reference.startswith(PHANTOM)]
     if not files:
         return

@@ -117,6 +117,18 @@ class RolloutSettings(Settings):
     )
 
 
+class ControlSettings(Settings):
+    """What is taken away from test rows once they have been answered as they are (osler.controls)."""
+
+    names: Literal["default", "all", "none"] | tuple[str, ...] = Field(
+        "default", description="Names of controls; default: blank, shuffled, options-debiased."
+    )
+    max_rows_per_cell: int | None = Field(
+        None, gt=0, description="Rows of each modality and question type that controls are run on; null: all."
+    )
+    blind_twin: bool = Field(False, description="Train and test the same recipe on blanked images as well.")
+
+
 class SftSettings(Settings):
     """Supervised fine-tuning only: rows an optimizer step, and when to stop."""
 
@@ -146,6 +158,7 @@ class Recipe(Settings):
         "none", description="With full: also the merger, or the whole tower."
     )
     features: FeatureSettings = FeatureSettings()
+    controls: ControlSettings = ControlSettings()
     micro_tokens: int | None = Field(
         None, gt=0, description="Packed engine: tokens a forward; groups stay whole. Null: 4096, or the largest group."
     )

@@ -3,7 +3,7 @@
     OslerError              anything below; the command line prints it and exits with 2
     ├── DataError           a file, a row or an image of the user's data
     ├── RecipeError         a recipe, an override or a combination of settings
-    ├── ModelError          a checkpoint, an adapter or a processor
+    ├── ModelError          a checkpoint, an adapter, a processor or an endpoint
     └── RunError            a run folder
 
 A message says where (file and row), what is wrong, and what to do about it.
@@ -33,7 +33,7 @@ class RecipeError(OslerError):
 
 
 class ModelError(OslerError):
-    """A checkpoint, an adapter or a processor cannot be used."""
+    """A checkpoint, an adapter, a processor or an endpoint cannot be used."""
 
 
 class RunError(OslerError):

@@ -1,67 +1,132 @@
-"""Samples + strategy + policy + grader -> records: one JSON line a sample, written as it is made, resumable."""
+"""Samples + strategy + policy + grader -> records: one JSON line a sample, written as it is made, resumable.
+
+The rows are answered as they are first, then under each control (osler.controls), by the same policy in the same way. A policy
+is whatever gives a completion for each prompt, in order: a model in memory, or a server.
+"""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from osler.floor import OptionPrior
-from osler.model.family import VLM
-from osler.model.features import FeatureStore
-from osler.model.generate import Completion, generate
+from osler.config import ControlSettings
+from osler.controls import CONTROLS, TWIN, Controlled, controls_of, thin
+from osler.datasets.samples import Samples
+from osler.errors import RecipeError
+from osler.floor import Floor
+from osler.paraphrases import rephrased
 from osler.progress import bar
+from osler.reading import Reading, reading_of
 from osler.runs import Run
-from osler.schema import Grader, Record, Sample
+from osler.schema import Completion, Record, Sample
 from osler.strategies import AnswerForm, Strategy
-from osler.summary import read_records, summarise
+from osler.summary import Passes, read_records, summarise
+
+Answers = Callable[[Iterable[tuple[str, Sequence[str]]]], Iterator[Completion]]
+"""A policy: one completion for each prompt (text, image references), in order; prompts are read as they are needed."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How rows are asked, how what comes back is read, what is taken away afterwards, and the blind attackers beside it."""
+
+    strategy: Strategy
+    answer_form: AnswerForm
+    scorer: str = "osler"
+    floor: Floor | None = None
+    controls: ControlSettings = field(default_factory=lambda: ControlSettings(names="none"))
+    seed: int = 0
+
+    def question(self, sample: Sample) -> str:
+        """What is asked about `sample`; a row of the control `prompts` is asked in the words of its paraphrase."""
+        strategy = self.strategy
+        if sample.extra.get("control") == "prompts":
+            strategy = rephrased(strategy, sample.extra["variant"])
+        return strategy.question(sample, self.answer_form)
+
+    @property
+    def reading(self) -> Reading:
+        """How completions are read."""
+        return reading_of(self.scorer, self.strategy, self.answer_form)
 
 
 def evaluate(
-    vlm: VLM,
-    store: FeatureStore,
-    samples: Sequence[Sample],
-    strategy: Strategy,
-    answer_form: AnswerForm,
-    grader: Grader,
-    run: Run,
-    max_tokens: int,
-    prior: OptionPrior | None = None,
-    rows: int = 64,
+    answers: Answers, samples: Samples, asking: Asking, run: Run, twin: Callable[[], Answers] | None = None
 ) -> list[Record]:
     """The records of all `samples`, in their order; those that `run` already holds are not made again.
 
-    Up to `rows` completions are decoded side by side; a record's seconds are those since the record before. The summary is
-    written to `run`: accuracies with the floor of `prior`, the blind attacker fitted on the training rows.
+    `twin` loads the blind twin of the policy, where it has one. Records of controls are in `controls.jsonl`. A record's seconds
+    are those since the record before. The summary is written to `run`: accuracies with their floor, and what each control makes
+    of them.
     """
-    run.trim("records")
-    done = {row["sample"]["id"] for row in run.rows("records")}
-    waiting = [sample for sample in samples if sample.id not in done]
-    questions = [strategy.question(sample, answer_form) for sample in waiting]
-    prompts = ((question, sample.images) for question, sample in zip(questions, waiting, strict=True))
-    started = time.perf_counter()
-    with bar(f"Evaluate {run.name}", len(waiting)) as tick:
-        completions = generate(vlm, prompts, max_tokens, rows, store)
-        for sample, question, completion in zip(waiting, questions, completions, strict=True):
-            ended = time.perf_counter()
-            run.append("records", _record(sample, question, completion, strategy, grader, ended - started).to_json())
-            started = ended
-            tick("")
-    by_id = {record.sample.id: record for record in read_records(run)}
+    controlled = controlled_rows(samples, asking, twin is not None)
+    run.save(controls=_facts(controlled, asking))
+    _answer(answers, samples, asking, run, "records", f"Evaluate {run.name}")
+    rows = [row.sample for name, made in controlled.items() if name != TWIN for row in made.rows]
+    if rows:
+        _answer(answers, rows, asking, run, "controls", f"Controls of {run.name}")
+    if twin:
+        _answer(twin(), controlled[TWIN].samples, asking, run, "controls", f"Blind twin of {run.name}")
+    passes = Passes.read(run)
+    by_id = {record.sample.id: record for record in passes.real}
     records = [by_id[sample.id] for sample in samples]
-    run.finish(summarise(records, prior))
+    run.finish(summarise(replace(passes, real=records)))
     return records
 
 
-def _record(
-    sample: Sample, question: str, completion: Completion, strategy: Strategy, grader: Grader, seconds: float
-) -> Record:
-    parsed = strategy.parse(completion.text)
-    return Record(
-        sample=sample,
-        prompt=question,
-        completion=completion.text,
-        parsed=parsed,
-        verdict=grader(sample, parsed),
-        strategy=strategy.name,
-        tokens=completion.tokens,
-        truncated=completion.truncated,
-        seconds=round(seconds, 4),
-    )
+def controlled_rows(samples: Samples, asking: Asking, twin: bool = False) -> dict[str, Controlled]:
+    """The rows of each control that is asked for, of at most `max_rows_per_cell` rows of a modality and question type.
+
+    Errors: RecipeError for a control that there is none of, or that the scorer cannot read.
+    """
+    controls = controls_of(asking.controls.names)
+    if asking.scorer == "medr1" and any(control.name == "no-options" for control in controls):
+        raise RecipeError("the control no-options leaves no letters, and the scorer medr1 knows nothing else. Leave out one.")
+    if twin:
+        controls = (*controls, CONTROLS[TWIN])
+    kept = thin(samples, asking.controls.max_rows_per_cell, asking.seed).samples if controls else samples
+    return {control.name: control.make(kept, asking.seed) for control in controls}
+
+
+def _facts(controlled: dict[str, Controlled], asking: Asking) -> dict[str, object]:
+    """For the manifest: which controls, of how many rows, and what each could not be applied to."""
+    return {
+        "names": list(controlled),
+        "rows": {name: len(made.rows) for name, made in controlled.items()},
+        "left_out": {name: dict(made.left_out) for name, made in controlled.items()},
+        "max_rows_per_cell": asking.controls.max_rows_per_cell,
+        "seed": asking.seed,
+    }
+
+
+def _answer(answers: Answers, samples: Sequence[Sample], asking: Asking, run: Run, file: str, title: str) -> None:
+    """Append the records of those `samples` to `file` that it does not hold yet."""
+    run.trim(file)
+    done = {_key(record.sample) for record in read_records(run, file)}
+    waiting = [sample for sample in samples if _key(sample) not in done]
+    questions, read = [asking.question(sample) for sample in waiting], asking.reading
+    prompts = ((question, sample.images) for question, sample in zip(questions, waiting, strict=True))
+    started = time.perf_counter()
+    with bar(title, len(waiting)) as tick:
+        for sample, question, completion in zip(waiting, questions, answers(prompts), strict=True):
+            ended = time.perf_counter()
+            parsed, verdict = read(sample, completion.text)
+            record = Record(
+                sample=sample,
+                prompt=question,
+                completion=completion.text,
+                parsed=parsed,
+                verdict=verdict,
+                strategy=asking.strategy.name,
+                tokens=completion.tokens,
+                truncated=completion.truncated,
+                seconds=round(ended - started, 4),
+                blind=asking.floor.credits(sample) if asking.floor else {},
+            )
+            run.append(file, record.to_json())
+            started = ended
+            tick("")
+
+
+def _key(sample: Sample) -> tuple[str, str]:
+    """Ids differ within a control."""
+    return str(sample.extra.get("control", "")), sample.id

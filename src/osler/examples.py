@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 from osler.errors import DataError
 from osler.images import open_image
+from osler.looking import Looking
 from osler.runs import Run
 from osler.schema import Outcome, Record
 from osler.stats import Estimate, paired_difference
@@ -37,6 +38,7 @@ class Evaluation:
     format_rate: Estimate
     mean_tokens: float | None
     counts: dict[str, int]
+    controls: dict[str, Looking]
 
     @classmethod
     def read(cls, label: str, run: Run) -> Self:
@@ -45,7 +47,8 @@ class Evaluation:
         parts = {key: Estimate(**summary[key]) for key in ("accuracy", "lenient", "format_rate")}
         floor = Estimate(**summary["floor"]) if summary["floor"] else None
         counts = {key: summary[key] for key in ("unparseable", "unjudged", "truncated")}
-        return cls(label, run, floor=floor, mean_tokens=summary["mean_tokens"], counts=counts, **parts)
+        controls = {name: Looking.from_json(one) for name, one in summary["controls"].items()}
+        return cls(label, run, floor=floor, mean_tokens=summary["mean_tokens"], counts=counts, controls=controls, **parts)
 
     def records(self) -> list[Record]:
         """The evaluated samples, as they stand in the run folder. Errors: RunError at a damaged one."""

@@ -1,74 +1,83 @@
-"""What a method that never sees the image scores: the floor that an accuracy has to be read against.
+"""The floor: what the best of the blind attackers scores on the same rows, so what an accuracy has to be read against.
 
-An attacker is fitted on the training samples of a run and answers the samples that the run is tested on. It sees what a
-model without eyes sees, the text, and none of the images. There is one so far, the option prior; a stronger one may exist,
-so that an accuracy above the floor is evidence that the model looked, and no proof.
+A stronger attacker than these four may exist, so that an accuracy above the floor is evidence that the model looked, and no
+proof. Chance and the majority letter stand beside it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from osler.schema import Kind, Sample, fold_text
+from osler.attackers import ATTACKERS, Attacker, Choice, choice_of, choices_of
+from osler.schema import Sample
 from osler.stats import Estimate, proportion
 
 
 @dataclass(frozen=True)
-class OptionPrior:
-    """The attacker that picks the option whose text was most often right when it was offered in training.
+class MajorityLetter:
+    """The guesser that always says the letter that was most often right in training; `place` is None where nothing was.
 
-    `seen` maps the folded text of every option that was right at least once to (times gold, times offered); the rate of any
-    other text is 0, whether it was offered or not, so that it needs no entry.
+    A question with too few options to have that letter scores 0. Of letters that tie, the first counts.
     """
 
-    seen: Mapping[str, tuple[int, int]]
+    place: int | None
+
+    @classmethod
+    def of(cls, choices: Iterable[Choice]) -> Self:
+        """The guesser that `choices` teach."""
+        times = Counter(choice.place for choice in choices)
+        return cls(min(times, key=lambda place: (-times[place], place), default=None))
+
+    def credit(self, sample: Sample) -> float | None:
+        """1 where the letter is right, else 0; None for an open question."""
+        return None if (choice := choice_of(sample)) is None else float(choice.place == self.place)
+
+
+def chance(sample: Sample) -> float | None:
+    """1 over the number of options; None for an open question."""
+    return None if (choice := choice_of(sample)) is None else 1 / len(choice.options)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The four attackers fitted on the same training samples, with the majority letter of these."""
+
+    attackers: Mapping[str, Attacker]
+    letter: MajorityLetter
 
     @classmethod
     def fit(cls, samples: Iterable[Sample]) -> Self:
-        """The prior of all `samples` but open questions; where a yes/no question has no options, they are yes and no."""
-        gold: Counter[str] = Counter()
-        offered: Counter[str] = Counter()
-        for sample in samples:
-            if choice := _choice(sample):
-                options, place = choice
-                offered.update(options)
-                gold[options[place]] += 1
-        return cls({text: (times, offered[text]) for text, times in gold.items()})
+        """The attackers that `samples` teach; open questions teach nothing."""
+        choices = list(choices_of(samples))
+        return cls({name: attacker.of(choices) for name, attacker in ATTACKERS.items()}, MajorityLetter.of(choices))
 
-    def rate(self, option: str) -> float:
-        """Times gold / times offered of the text of `option`; 0 where it was never seen."""
-        gold, offered = self.seen.get(fold_text(option), (0, 1))
-        return gold / offered
-
-    def credit(self, sample: Sample) -> float | None:
-        """The expected score on `sample`: options that tie share it evenly; None for an open question."""
-        if (choice := _choice(sample)) is None:
-            return None
-        options, place = choice
-        rates = [self.rate(option) for option in options]
-        best = max(rates)
-        return 1 / rates.count(best) if rates[place] == best else 0.0
+    def credits(self, sample: Sample) -> dict[str, float]:
+        """The expected score of each attacker on `sample`; empty for an open question."""
+        choice = choice_of(sample)
+        return {} if choice is None else {name: attacker.share(choice) for name, attacker in self.attackers.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """`{"seen": {text: [times gold, times offered]}}`."""
-        return {"seen": {text: list(counts) for text, counts in self.seen.items()}}
+        """`{"attackers": {name: its JSON}, "majority_letter": the letter's place or null}`."""
+        attackers = {name: attacker.to_json() for name, attacker in self.attackers.items()}
+        return {"attackers": attackers, "majority_letter": self.letter.place}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        return cls({text: (gold, offered) for text, (gold, offered) in value["seen"].items()})
+        attackers = {name: ATTACKERS[name].from_json(fitted) for name, fitted in value["attackers"].items()}
+        return cls(attackers, MajorityLetter(value["majority_letter"]))
 
 
-def _choice(sample: Sample) -> tuple[list[str], int] | None:
-    """The folded options to choose from and the place of the gold; None where nothing is offered, not even yes or no."""
-    if sample.gold_index is not None:
-        return list(map(fold_text, sample.options)), sample.gold_index
-    yesno, gold = ["yes", "no"], fold_text(sample.golds[0])
-    return (yesno, yesno.index(gold)) if sample.kind is Kind.YESNO and gold in yesno else None
+def best(credits: Sequence[Mapping[str, float]], clusters: Sequence[str] | None = None) -> tuple[str, Estimate] | None:
+    """The attacker with the highest mean of `credits` and that mean, clustered; None where every row is empty (open).
 
-
-def floor_accuracy(prior: OptionPrior, samples: Iterable[Sample]) -> Estimate:
-    """What `prior` scores on `samples`; its n leaves out open questions, which have no floor."""
-    scored = [(credit, sample) for sample in samples if (credit := prior.credit(sample)) is not None]
-    return proportion([credit for credit, _ in scored], [sample.cluster for _, sample in scored])
+    A row is what `Floor.credits` gives for a sample, and `clusters` names the sample's image or patient. The highest of four
+    on the very rows that are reported is slightly too good for the attacker: the floor errs on the side of asking more of a
+    model. Of attackers that tie, the first counts.
+    """
+    rows = [at for at, row in enumerate(credits) if row]
+    if not rows:
+        return None
+    name = max(credits[rows[0]], key=lambda name: sum(credits[at][name] for at in rows))
+    return name, proportion([credits[at][name] for at in rows], clusters and [clusters[at] for at in rows])

@@ -1,14 +1,24 @@
 """Open any image safely: an image reference in, 8-bit RGB pixels out.
 
-A reference is a path, or `phantom:...`, which is drawn rather than read. The format and the number of pixels are checked
-from the header, before anything is decoded; of a file with several frames the first one counts.
+A reference is one of these, where REF is any reference again:
+
+    PATH              a file. Its format and the number of its pixels are checked from the header, before anything is decoded;
+                      of a file with several frames the first one counts
+    phantom:...       drawn rather than read (osler.drawing)
+    blank:REF         as large as REF's image, every pixel the mean colour of it
+    noise:SEED:REF    as large as REF's image, every value of every pixel drawn evenly from 0 to 255
+
+The last two take away what there is to see (osler.controls). They are made whenever they are opened, and are no files.
 """
 
+import hashlib
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,6 +29,12 @@ from osler.errors import DataError
 PHANTOM = "phantom:"
 """How a reference to a drawn image begins."""
 
+BLANK = "blank:"
+"""How a reference to the mean colour of another image begins."""
+
+NOISE = "noise:"
+"""How a reference to noise as large as another image begins; a seed comes next."""
+
 MAX_PIXELS = 80_000_000
 """The largest image that is decoded, about 240 MB as RGB; a whole mammogram has 25 million pixels."""
 
@@ -28,18 +44,67 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error)
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _ORIENTATION = 0x0112
+_NOISE = re.compile(rf"{NOISE}(0|[1-9][0-9]*):(.+)", re.DOTALL)
 
 
 def open_image(reference: str) -> Image.Image:
     """The RGB image that `reference` names, upright as its EXIF data says, transparency laid over white.
 
-    Errors: DataError where the file is missing, too large, damaged or of a format that is not read.
+    Errors: DataError where the file is missing, too large, damaged or of a format that is not read, and for a reference that
+    begins like one of the kinds above and is none.
     """
     if reference.startswith(PHANTOM):
         return Image.fromarray(draw_phantom(reference))
+    if reference.startswith((BLANK, NOISE)):
+        return _made(reference)
     with _header(reference) as image:
         image.load()
         return _rgb(ImageOps.exif_transpose(image) if _orientation(image) != 1 else image)
+
+
+def blank_of(reference: str) -> str:
+    """The reference to an image as large as that of `reference`, every pixel its mean colour."""
+    return BLANK + reference
+
+
+def noise_of(reference: str, seed: int) -> str:
+    """The reference to noise as large as the image of `reference`; `seed` is a whole number from 0."""
+    return f"{NOISE}{seed}:{reference}"
+
+
+def underlying(reference: str) -> str:
+    """The path or phantom that `reference` was made from: itself, unless it is blank or noise. Errors: DataError."""
+    while reference.startswith((BLANK, NOISE)):
+        reference = _taken_apart(reference)[1]
+    return reference
+
+
+def _made(reference: str) -> Image.Image:
+    """The blank image, or the noise, that `reference` names. Errors: DataError."""
+    seed, inner = _taken_apart(reference)
+    image = open_image(inner)
+    if seed is None:
+        mean = np.rint(np.asarray(image).mean(axis=(0, 1))).astype(int).tolist()
+        return Image.new("RGB", image.size, tuple(mean))
+    rng = np.random.default_rng([seed, *_content(inner)])
+    return Image.fromarray(rng.integers(256, size=(image.height, image.width, 3), dtype=np.uint8))
+
+
+def _taken_apart(reference: str) -> tuple[int | None, str]:
+    """The seed, None for a blank image, and the reference of the image that is taken away. Errors: DataError."""
+    if reference.startswith(BLANK) and reference != BLANK:
+        return None, reference.removeprefix(BLANK)
+    if found := _NOISE.fullmatch(reference):
+        return int(found[1]), found[2]
+    raise DataError(f"{reference!r} names no image. Write blank:REF or noise:SEED:REF, as in noise:0:scans/a.png.")
+
+
+def _content(reference: str) -> bytes:
+    """What tells the image of `reference` from others, wherever its file lies: a hash of the file, or of a phantom's name."""
+    inner = underlying(reference)
+    digest = hashlib.sha256(reference.removesuffix(inner).encode())
+    digest.update(inner.encode() if inner.startswith(PHANTOM) else Path(inner).read_bytes())
+    return digest.digest()
 
 
 @contextmanager

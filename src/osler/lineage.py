@@ -1,27 +1,48 @@
 """Where a model comes from: what it was trained on, and hashes by which rows and weights are known again."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from osler.config import Recipe
-from osler.floor import OptionPrior
+from osler.controls import TWIN
+from osler.datasets.manifests import row_hash
+from osler.errors import RunError
+from osler.floor import Floor
 from osler.model.adapters import split_step, weights_of
+from osler.model.endpoint import ENDPOINT, parse_endpoint
 from osler.model.load import TINY
-from osler.runs import Run
+from osler.runs import Run, read_json, write_json
 from osler.schema import Sample
 
 
 def trained_on(samples: Sequence[Sample], init: str | None) -> dict[str, Any]:
-    """The domains that a model has seen after training on `samples` from `init`, and the blind attacker of these rows."""
+    """The domains that a model has seen after training on `samples` from `init`."""
     before = training_of(init) if init else None
     axes: dict[str, Any] = {
         axis: sorted({str(getattr(s, axis)) for s in samples} | set(before[axis] if before else []))
         for axis in ("modality", "question_type", "source")
     }
-    return {**axes, "n": len(samples), "row_hash": row_hash(samples), "option_prior": OptionPrior.fit(samples).to_json()}
+    return {**axes, "n": len(samples), "row_hash": row_hash(samples)}
+
+
+def keep_floor(run: Run, samples: Iterable[Sample]) -> None:
+    """Fit the blind attackers on the training rows of `run`, and keep them beside its model (floor.json)."""
+    write_json(run.path / "floor.json", Floor.fit(samples).to_json())
+
+
+def floor_of(model: str) -> Floor | None:
+    """The blind attackers of the rows that `model` was trained on last; None for a model that osler did not train.
+
+    Errors: RunError where the run has none.
+    """
+    if not model.startswith("run:"):
+        return None
+    file = _run_of(model).path / "floor.json"
+    if not file.is_file():
+        raise RunError(f"{file} is missing: the run was cut off at its beginning. Train it again.")
+    return Floor.from_json(read_json(file))
 
 
 def start_of(recipe: Recipe) -> list[dict[str, Any]]:
@@ -38,24 +59,29 @@ def training_of(model: str) -> dict[str, Any] | None:
     return found
 
 
+def twin_of(model: str) -> str | None:
+    """The blind twin of `model`, at the same step where one is named; None where none was trained."""
+    if not model.startswith("run:"):
+        return None
+    folder, step = split_step(model.removeprefix("run:"))
+    return f"run:{folder / TWIN}{f'@{step}' if step else ''}" if (folder / TWIN / "manifest.json").is_file() else None
+
+
 def model_label(model: str) -> str:
-    """A short name to show: the run's, or the last part of a path or hub name."""
+    """A short name to show: the run's, the name that an endpoint serves, or the last part of a path or hub name."""
+    if model.startswith(ENDPOINT):
+        return parse_endpoint(model).name
     return _run_of(model).name if model.startswith("run:") else model.rstrip("/").rpartition("/")[2]
 
 
 def model_hash(model: str) -> str | None:
-    """The hash of the weights that `model` adds (a run's adapter or model) or is (a folder); None for a hub name."""
+    """The hash of the weights that `model` adds (a run's adapter or model) or is (a folder); None for others."""
     if model.startswith("run:"):
         folder = weights_of(*split_step(model.removeprefix("run:")))
     else:
         folder = TINY if model == "tiny" else Path(model.removeprefix("peft:"))
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     return _digest(_file_hash(file) for file in files) if files else None
-
-
-def row_hash(samples: Iterable[Sample]) -> str:
-    """A hash of what is asked and what is right, row by row."""
-    return _digest(json.dumps([s.id, s.question, s.options, s.golds], ensure_ascii=False) for s in samples)
 
 
 def recipe_of(model: str) -> Recipe | None:

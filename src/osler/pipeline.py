@@ -2,70 +2,35 @@
 
 train        one recipe -> a train run
 evaluate     a model, a data set, a strategy -> an eval run
-run_chain    stages one after the other, the base and each stage evaluated on the same test rows -> a study run
+evaluate_rows   the same on rows that were read already
 """
 
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from itertools import chain as joined
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osler.check import STAGE, check, check_machine, check_rows, check_stages, stage_references, verify_images
-from osler.config import Chain, FeatureSettings, ImageSettings, Recipe, Spec
+from osler.check import check, check_machine, check_rows, stage_references, verify_images
+from osler.config import Recipe, Spec
+from osler.controls import TWIN, blanked, controls_of
+from osler.datasets.load import load_data
+from osler.datasets.manifests import row_hash
 from osler.datasets.samples import Samples
 from osler.datasets.splits import Splits, load_part, load_splits
-from osler.errors import DataError, RecipeError, RunError, unknown
-from osler.floor import OptionPrior
+from osler.errors import DataError, RecipeError, RunError
+from osler.floor import Floor
 from osler.grading import grader
 from osler.progress import console
-from osler.report import write_report
 from osler.runs import Run, default_path, require_free
-from osler.strategies import AnswerForm, strategy_of
+from osler.strategies import strategy_of
+from osler.trial import Trial
 
-
-@dataclass(frozen=True)
-class Trial:
-    """How a model is asked: everything of an evaluation but the model and the rows."""
-
-    strategy: str = "think"
-    answer_form: AnswerForm = "letter"
-    max_tokens: int = 256
-    images: ImageSettings = field(default_factory=ImageSettings)
-    features: FeatureSettings = field(default_factory=FeatureSettings)
-    dtype: str = "auto"
-    threads: int = 1
-    batch_size: int = 64
-
-    @classmethod
-    def of(cls, recipe: Recipe) -> "Trial":
-        """How a model that `recipe` trained was asked in training."""
-        longest = recipe.eval_max_tokens or recipe.rollout.max_tokens
-        settings = (recipe.images, recipe.features, recipe.dtype, recipe.threads, recipe.eval_batch_size)
-        return cls(recipe.strategy, recipe.answer_form, longest, *settings)
-
-    @classmethod
-    def of_model(cls, model: str) -> "Trial":
-        """How `model` was asked in training; the defaults for a model that osler did not train."""
-        from osler.lineage import recipe_of
-
-        recipe = recipe_of(model)
-        return cls.of(recipe) if recipe else cls()
-
-    def to_json(self) -> dict[str, Any]:
-        """What decides the completions, for the manifest."""
-        settings = {name: getattr(self, name) for name in ("strategy", "answer_form", "max_tokens", "dtype")}
-        return {**settings, "images": self.images.model_dump()}
-
-    def with_changes(self, **changes: Any) -> "Trial":
-        """This trial with what is given (not None) changed. Errors: RecipeError for an answer form that is none."""
-        if changes.get("answer_form") not in (None, "letter", "text"):
-            raise RecipeError(unknown("answer form", changes["answer_form"], ("letter", "text")))
-        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+if TYPE_CHECKING:
+    from osler.evaluation import Answers
 
 
 def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None = None, resume: bool = False) -> Run:
@@ -79,8 +44,7 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
         raise RecipeError("only GRPO on engine=packed can be resumed so far. Train again into another folder.")
     if missing := stage_references(recipe):
         raise RecipeError(f"stage:{missing[0]} is known only inside a chain. Write run:DIR, or seconds as a number.")
-    known = resume and out is not None and (Path(out) / "manifest.json").exists()
-    path = Path(str(out)) if known else require_free(out or default_path(recipe.method))
+    path = Path(out or default_path(recipe.method)) if resume else require_free(out or default_path(recipe.method))
     model = str(Path(recipe.model).resolve()) if Path(recipe.model).is_dir() else recipe.model
     recipe = recipe.model_copy(update={"init": _absolute(recipe.init), "model": model})
     if splits is None:
@@ -88,22 +52,33 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
         check_rows(recipe, splits)
         verify_images(joined(splits.train, splits.val))
     check_machine(recipe)
+    run = _train(recipe, path, splits, resume)
+    if recipe.controls.blind_twin:
+        console.print("[bold]blind twin[/]: the same recipe on blank images")
+        blind = Splits(blanked(splits.train), blanked(splits.val), splits.test)
+        alone = recipe.model_copy(update={"controls": recipe.controls.model_copy(update={"blind_twin": False})})
+        _train(alone, run.path / TWIN, blind, resume, blind=True)
+    return run
 
-    from osler.lineage import start_of, trained_on  # torch is loaded only once names and data have been found good
+
+def _train(recipe: Recipe, path: Path, splits: Splits, resume: bool, **about: Any) -> Run:
+    """The finished run of `recipe` at `path`, with `about` in its manifest."""
+    from osler.lineage import keep_floor, start_of, trained_on  # torch is loaded only once names and data have been found good
     from osler.model.family import set_threads
     from osler.model.load import load_policy
 
     data = trained_on(splits.train, recipe.init)
-    cut_off = _cut_off(path, recipe, data) if known else None
+    cut_off = _cut_off(path, recipe, data) if resume and (path / "manifest.json").exists() else None
     if cut_off and cut_off.manifest["state"] == "done":
         return cut_off
     set_threads(recipe.threads)
     vlm = load_policy(recipe.init or recipe.model, recipe.images, recipe.dtype)
-    facts = {"device": vlm.hardware, "start": start_of(recipe), "trained_on": data}
+    facts = {"device": vlm.hardware, "start": start_of(recipe), "trained_on": data, **about}
     started = time.perf_counter()
     trainer = _trainer(recipe, vlm, splits, cut_off)
     earlier = sum(row["step_time"] for row in cut_off.rows("metrics")) if cut_off else 0.0
     run = cut_off or Run.create(path, "train", recipe=recipe.model_dump(mode="json"), **facts)
+    keep_floor(run, splits.train)
     with run.recording():
         trainer(run)
         run.finish(training_summary(run, earlier + time.perf_counter() - started))
@@ -136,146 +111,91 @@ def evaluate(
     split: str = "test",
     out: str | Path | None = None,
     resume: bool = False,
+    train: Spec | None = None,
 ) -> Run:
     """The finished evaluation of `model` on a split of `data`, asked as it was trained unless `trial` says otherwise.
 
-    Errors: any OslerError, before the run folder is made.
+    The floor is that of the rows that the model was trained on; for a model that osler did not train, of the training rows of
+    `train`, or of those that `data` itself has. Errors: any OslerError, before the run folder is made.
     """
     trial = trial or Trial.of_model(model)
     strategy_of(trial.strategy)
+    controls_of(trial.controls.names)
     path = Path(out or default_path("eval")) if resume else require_free(out or default_path("eval"))
     samples = load_part(data, split)
 
     from osler.lineage import recipe_of
+    from osler.model.endpoint import ENDPOINT, check_endpoint, parse_endpoint
     from osler.model.preflight import check_policy
 
-    check_policy(model)
+    endpoint = parse_endpoint(model) if model.startswith(ENDPOINT) else None
+    if not endpoint:
+        check_policy(model)
     recipe = recipe_of(model)
     if recipe and recipe.data.train == data and split != "train" and all(sample.split is None for sample in samples):
         raise DataError(f"{data!r} has no splits, and {model} was trained on it: an accuracy there would be no test. "
                         "Give other rows, or say --split train.")  # fmt: skip
     verify_images(samples)
-    return _evaluate(model, samples, trial, path, {"spec": data, "split": split}, resume=resume)
+    if endpoint:
+        check_endpoint(endpoint, with_images=any(sample.images for sample in samples))
+    seen = None if recipe else _floor_of_data(data, split, train)
+    return evaluate_rows(model, samples, trial, path, {"spec": data, "split": split}, seen=seen, resume=resume)
 
 
-def _evaluate(
+def _floor_of_data(data: Spec, split: str, train: Spec | None) -> Floor | None:
+    """The blind attackers of the training rows of `train`, or of `data`; None where there are none, or they are evaluated."""
+    if train is not None:
+        return Floor.fit(load_part(train, "train"))
+    rows = load_data(data).where(split="train")
+    return Floor.fit(rows) if len(rows) and split != "train" else None
+
+
+def evaluate_rows(
     model: str,
     samples: Samples,
     trial: Trial,
     path: Path,
     data: dict[str, Any],
     label: str | None = None,
-    seen: OptionPrior | None = None,
+    seen: Floor | None = None,
     resume: bool = False,
 ) -> Run:
-    """The evaluation of `model` on `samples`; `seen` is the blind attacker where the model itself was trained on nothing."""
+    """The evaluation of `model` on `samples`; `seen` are the blind attackers where the model itself was trained on nothing."""
     from osler.evaluation import evaluate as record
-    from osler.lineage import model_hash, model_label, row_hash, training_of
-    from osler.model.family import set_threads
-    from osler.model.features import FeatureStore
-    from osler.model.load import load_policy
+    from osler.lineage import floor_of, model_hash, model_label, training_of, twin_of
 
-    set_threads(trial.threads)
-    vlm = load_policy(model, trial.images, trial.dtype)
+    answers, hardware = _policy(model, trial)
     training = training_of(model)
     facts = {
-        "device": vlm.hardware,
+        "device": hardware,
         "model": {"label": label or model_label(model), "spec": model, "sha256": model_hash(model)},
         "trained_on": training,
         "data": {**data, "n": len(samples), "row_hash": row_hash(samples)},
         "trial": trial.to_json(),
     }
     run = _resumed(path, facts) if resume and path.exists() else Run.create(path, "eval", **facts)
-    prior = OptionPrior.from_json(training["option_prior"]) if training else seen
-    judge, store = grader(trial.answer_form), FeatureStore(vlm, trial.features)
+    twin, asking = twin_of(model), trial.asking(floor_of(model) or seen)
     with run.recording():
-        record(
-            vlm,
-            store,
-            samples,
-            strategy_of(trial.strategy),
-            trial.answer_form,
-            judge,
-            run,
-            trial.max_tokens,
-            prior,
-            trial.batch_size,
-        )
+        record(answers, samples, asking, run, (lambda: _policy(twin, trial)[0]) if twin else None)
     return run
 
 
-@dataclass(frozen=True)
-class ChainResult:
-    """What a chain left: its own run, and of each stage the train run and the eval run; `base` has only the latter."""
+def _policy(model: str, trial: Trial) -> tuple["Answers", str | None]:
+    """What answers prompts, and the hardware that it runs on: None where that is a server's."""
+    from osler.model.endpoint import CONCURRENCY, ENDPOINT, answers, parse_endpoint
 
-    run: Run
-    trained: dict[str, Run]
-    evaluated: dict[str, Run]
+    if model.startswith(ENDPOINT):
+        endpoint, at_once, pixels = parse_endpoint(model), min(trial.batch_size, CONCURRENCY), trial.images.max_pixels
+        return lambda prompts: answers(endpoint, prompts, trial.max_tokens, at_once, max_pixels=pixels), None
+    from osler.model.family import set_threads
+    from osler.model.features import FeatureStore
+    from osler.model.generate import generate
+    from osler.model.load import load_policy
 
-
-def run_chain(
-    chain: Chain, out: str | Path | None = None, conclude: Callable[[ChainResult], dict[str, Any]] | None = None
-) -> ChainResult:
-    """Train the stages in order; evaluate the base and each stage on the same test rows; report.
-
-    `conclude` makes summary and report of what the stages left. Errors: any OslerError; before the run folder is made where
-    names, rows, images, models or stages are not there.
-    """
-    check_stages(chain)
-    path = require_free(out or default_path(chain.name))
-    splits = load_chain(chain)
-    for recipe in chain.stages.values():
-        check_machine(recipe)
-    study = Run.create(path, "study", chain=chain.model_dump(mode="json"))
-    result = ChainResult(study, {}, {})
-    with study.recording():
-        first = next(iter(chain.stages.values()))
-        blind = OptionPrior.fit(joined(*(part.train for part in splits.values())))
-        test = next(iter(splits.values())).test
-        result.evaluated["base"] = _evaluate_stage(study, "base", first.init or first.model, first, test, blind)
-        for name, recipe in chain.stages.items():
-            console.print(f"[bold]{name}[/]: {recipe.method} from {recipe.init or recipe.model}")
-            run = result.trained[name] = train(_resolve(recipe, result.trained), study.path / name, splits[name])
-            result.evaluated[name] = _evaluate_stage(study, name, f"run:{run.path}", recipe, test)
-        study.finish((conclude or conclude_chain)(result))
-    return result
-
-
-def load_chain(chain: Chain) -> dict[str, Splits]:
-    """The rows of each stage, read and looked through. Errors: any OslerError, RecipeError where test rows differ."""
-    from osler.lineage import row_hash
-
-    splits = {name: load_splits(recipe.data, recipe.seed) for name, recipe in chain.stages.items()}
-    for name, part in splits.items():
-        check_rows(chain.stages[name], part)
-        if not len(part.test):
-            raise RecipeError(f"stage {name} has no test rows. Give data.test, or rows with split=test in data.train.")
-    if len({row_hash(part.test) for part in splits.values()}) > 1:
-        raise RecipeError("the stages have different test rows, so their accuracies cannot be compared. Give one data.test.")
-    verify_images(joined(*(joined(part.train, part.val, part.test) for part in splits.values())))
-    return splits
-
-
-def conclude_chain(result: ChainResult) -> dict[str, Any]:
-    """Every evaluation's summary by stage, and where the report that was written is."""
-    report = write_report([*result.trained.values(), *result.evaluated.values()], result.run.path / "report.html")
-    return {**{name: run.summary for name, run in result.evaluated.items()}, "report": str(report)}
-
-
-def _evaluate_stage(study: Run, name: str, model: str, recipe: Recipe, test: Samples, seen: OptionPrior | None = None) -> Run:
-    spec = recipe.data.test if recipe.data.test is not None else recipe.data.train
-    data = {"spec": spec, "split": "test"}
-    return _evaluate(model, test, Trial.of(recipe), study.path / f"{name}-test", data, label=name, seen=seen)
-
-
-def _resolve(recipe: Recipe, trained: dict[str, Run]) -> Recipe:
-    """`recipe` with every `stage:NAME` replaced by what that stage left."""
-    update: dict[str, Any] = {}
-    if recipe.init and (found := STAGE.fullmatch(recipe.init)):
-        update["init"] = f"run:{trained[found['name']].path}"
-    if isinstance(recipe.sft.max_seconds, str) and (found := STAGE.fullmatch(recipe.sft.max_seconds)):
-        update["sft"] = recipe.sft.model_copy(update={"max_seconds": trained[found["name"]].summary["seconds"]})
-    return recipe.model_copy(update=update)
+    set_threads(trial.threads)
+    vlm = load_policy(model, trial.images, trial.dtype)
+    store = FeatureStore(vlm, trial.features)
+    return lambda prompts: generate(vlm, prompts, trial.max_tokens, trial.batch_size, store), vlm.hardware
 
 
 def training_summary(run: Run, seconds: float) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from osler.chains import ChainResult, run_chain
 from osler.config import Chain, load_recipe
 from osler.errors import RecipeError, RunError
-from osler.pipeline import ChainResult, run_chain
 from osler.report import write_report
 from osler.runs import default_path
 from osler.schema import Outcome, Record

@@ -15,10 +15,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from plotly.offline import get_plotlyjs
 
 from osler.charts import COLOURS, Chart, accuracy_chart, curves, heat_map, scale_stops
+from osler.controls import CONTROLS, TWIN
 from osler.errors import RunError
 from osler.examples import GROUPS, Evaluation, Group, answers, disagreement, groups, thumbnail
 from osler.matrix import build_matrix
 from osler.runs import Run, write_whole
+from osler.stats import Estimate
 from osler.summary import AXES
 
 METHODS = {"grpo": "Reinforcement learning (GRPO)", "sft": "Supervised fine-tuning (SFT)"}
@@ -52,6 +54,8 @@ def write_report(runs: Sequence[Run], file: Path, notes: Mapping[str, Any] | Non
         unfinished=_unfinished([*trained.items(), *evaluating.items()]),
         evaluated=evaluated,
         chart=accuracy_chart({e.label: e.accuracy for e in evaluated}, {e.label: e.floor for e in evaluated if e.floor}),
+        controls=[(e.label, [looking.row() for looking in e.controls.values()]) for e in evaluated if e.controls],
+        about_controls={name: control.takes_away for name, control in CONTROLS.items()},
         matrices=_matrices(evaluated),
         scale_stops=scale_stops(),
         training=_training(trained),
@@ -95,13 +99,46 @@ def in_words(trained: Mapping[str, Run], evaluated: Sequence[Evaluation]) -> lis
     words.append(f"{last.label}, evaluated last, is right on {last.accuracy} (95 % interval in brackets).")
     if not last.floor or not last.floor.n:
         return [*words, "No floor is known for it: how much of that the questions give away by themselves is open."]
-    blind = "a blind attacker (option prior), which reads the texts but never sees the image,"
+    blind = "the best of four blind attackers, which read the texts but never see the image,"
     if last.floor.n != last.accuracy.n:
         some = f"On the {last.floor.n} of those {last.accuracy.n} rows that have a floor"
         return [*words, f"{some} {blind} scores {last.floor}.", APART]
     words.append(f"On the same rows {blind} scores {last.floor}.")
     above = (last.accuracy.ci_low or 0.0) > (last.floor.ci_high or 1.0)
-    return [*words, ABOVE if above else OVERLAP]
+    return [*words, ABOVE if above else OVERLAP, *looked(last)]
+
+
+def looked(evaluation: Evaluation) -> list[str]:
+    """What taking the image away did to `evaluation`, in words; nothing where that was not tried."""
+    words = []
+    if (twin := evaluation.controls.get(TWIN)) and twin.n:
+        words.append(f"Its blind twin, the same recipe on blank images, is right on {twin.accuracy}: the model is "
+                     f"{_points(twin.difference)} above it.")  # fmt: skip
+    if (blank := evaluation.controls.get("blank")) and blank.n:
+        words.append(f"With a blank image it is right on {blank.accuracy}; its visual reliance is {_points(blank.difference)}.")
+    shuffled = evaluation.controls.get("shuffled")
+    if shuffled and shuffled.follow and shuffled.follow.shown.n:
+        follow = shuffled.follow
+        words.append(f"Shown another image, it gives the answer that is right there on {follow.shown}, against {follow.base} "
+                     "when shown its own.")  # fmt: skip
+    return words + known_sources(evaluation)
+
+
+def known_sources(evaluation: Evaluation) -> list[str]:
+    """The sources that a model which osler did not train answers above the floor without seeing the image."""
+    if evaluation.run.manifest.get("trained_on"):
+        return []
+    found = []
+    for source, part in evaluation.run.summary["by_source"].items():
+        blank, floor = part["controls"].get("blank"), part["floor"]
+        if blank and floor and blank["accuracy"]["n"] and floor["n"] and blank["accuracy"]["ci_low"] > floor["ci_high"]:
+            found.append(source)
+    return [f"It may have seen {source} before: blank, it scores above the floor there." for source in found]
+
+
+def _points(estimate: Estimate) -> str:
+    value, low, high = (100 * float(x or 0) for x in (estimate.value, estimate.ci_low, estimate.ci_high))
+    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}], n = {estimate.n}"
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
@@ -114,11 +151,10 @@ def facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _plain(value: Any) -> str:
-    """`value` on one line; the table of a floor's attacker, which is long and says nothing to a reader, is left out."""
+    """`value` on one line."""
     if isinstance(value, dict):
-        inner = {key: one for key, one in value.items() if key != "option_prior"}
         return ", ".join(
-            f"{key} ({_plain(one)})" if isinstance(one, dict) else f"{key}: {_plain(one)}" for key, one in inner.items()
+            f"{key} ({_plain(one)})" if isinstance(one, dict) else f"{key}: {_plain(one)}" for key, one in value.items()
         )
     if isinstance(value, list):
         return " + ".join(_plain(one) for one in value[:12]) + (f" and {len(value) - 12} more" if len(value) > 12 else "")

@@ -26,7 +26,7 @@ from typing import Any
 
 from osler.errors import RunError
 
-VERSIONED = ("osler", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pillow")
+VERSIONED = ("osler", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pillow", "openai")
 
 
 class Run:

@@ -57,9 +57,9 @@ class _Json:
 class Sample(_Json):
     """One question about one or more images, as every data set is read.
 
-    `images` are references that `osler.images.open_image` opens: a path, or `phantom:...`; empty where the data set was
-    read without its images. `group` is what must not be split between train and test: a patient, a case, an image. `origin`
-    is the file and row that it was read from, for messages.
+    `images` are references that `osler.images.open_image` opens: a path, `phantom:...`, or a control's `blank:REF` or
+    `noise:SEED:REF`; empty where the data set was read without its images. `group` is what must not be split between train and
+    test: a patient, a case, an image. `origin` is the file and row that it was read from, for messages.
     """
 
     id: str
@@ -139,8 +139,24 @@ Grader = Callable[[Sample, Parsed], Verdict]
 
 
 @dataclass(frozen=True)
+class Completion(_Json):
+    """A completion: its text without special tokens, its length in tokens with the end, and whether it was cut off.
+
+    `tokens` is None where a server did not count them.
+    """
+
+    text: str
+    tokens: int | None
+    truncated: bool
+
+
+@dataclass(frozen=True)
 class Record(_Json):
-    """One evaluated sample: enough to recompute every number of a report without the model."""
+    """One evaluated sample: enough to recompute every number of a report without the model.
+
+    `blind` is the expected score of each blind attacker on the sample (osler.floor); empty where none was fitted, and for open
+    questions. `tokens` and `seconds` are None where another system made the completion and did not tell.
+    """
 
     sample: Sample
     prompt: str
@@ -148,9 +164,10 @@ class Record(_Json):
     parsed: Parsed
     verdict: Verdict
     strategy: str
-    tokens: int
+    tokens: int | None
     truncated: bool
-    seconds: float
+    seconds: float | None
+    blind: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:

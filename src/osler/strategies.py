@@ -91,6 +91,13 @@ def _what(sample: Sample, answer_form: AnswerForm) -> str:
     return "the letter of the right option" if answer_form == "letter" else "the right option"
 
 
+def answer_form_of(name: str | None) -> AnswerForm | None:
+    """The answer form called `name`; None for None. Errors: RecipeError with the nearest name."""
+    if name not in (None, "letter", "text"):
+        raise RecipeError(unknown("answer form", name, ("letter", "text")))
+    return name  # type: ignore[return-value]
+
+
 STRATEGIES: dict[str, Strategy] = {
     strategy.name: strategy
     for strategy in (

@@ -1,15 +1,17 @@
 """Records -> numbers: the one place where outcomes are counted, for an evaluation's summary and for a matrix alike."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from osler.errors import RunError
-from osler.floor import OptionPrior, floor_accuracy
+from osler.floor import best
+from osler.looking import Looking, look, right, unparseable
 from osler.runs import Run
 from osler.schema import Outcome, Record, Sample
 from osler.stats import Estimate, proportion
+from osler.strategies import AnswerForm
 from osler.taxonomy import Modality, QuestionType
 
 SMALL = 100
@@ -28,16 +30,19 @@ class Cell:
     """What one set of records comes to.
 
     `accuracy` reads answers strictly, `lenient` takes the first that can be found; each leaves out, and so does not count in
-    its n, what its grading left unjudged. `floor` is of the rows of `accuracy` that are no open question; None where no prior
-    is known. `unparseable` (strictly, and wrong), `unjudged` (strictly) and `truncated` are counts over all records.
+    its n, what its grading left unjudged. `floor` is what the best of the blind attackers, `attacker`, scores on the rows of
+    `accuracy` that are no open question; None where none was fitted. `controls` are the same rows with something taken away.
+    `unparseable` (strictly, and wrong), `unjudged` (strictly) and `truncated` are counts over all records.
     """
 
     accuracy: Estimate
     lenient: Estimate
     floor: Estimate | None
+    attacker: str | None
     unparseable: int
     unjudged: int
     truncated: int
+    controls: Mapping[str, Looking]
 
     @property
     def n(self) -> int:
@@ -55,47 +60,92 @@ class Cell:
             "accuracy": self.accuracy.to_json(),
             "lenient": self.lenient.to_json(),
             "floor": self.floor.to_json() if self.floor else None,
+            "attacker": self.attacker,
             "n": self.n,
             "small": self.small,
             "unparseable": self.unparseable,
             "unjudged": self.unjudged,
             "truncated": self.truncated,
+            "controls": {name: looking.to_json() for name, looking in self.controls.items()},
         }
 
 
-def read_records(run: Run) -> list[Record]:
-    """The records of the evaluation `run`, in the order of its file. Errors: RunError at a line that is no record."""
+def read_records(run: Run, file: str = "records") -> list[Record]:
+    """The records of the evaluation `run` (`records`, or `controls`), in the order of its file.
+
+    Errors: RunError at a line that is no record.
+    """
     records = []
-    for number, row in enumerate(run.rows("records"), 1):
+    for number, row in enumerate(run.rows(file), 1):
         try:
             records.append(Record.from_json(row))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise RunError(f"{run.path / 'records.jsonl'}, line {number} is no record ({error}). Evaluate again.") from error
+            raise RunError(f"{run.path / file}.jsonl, line {number} is no record ({error}). Evaluate again.") from error
     return records
 
 
-def cell(records: Sequence[Record], prior: OptionPrior | None = None) -> Cell:
-    """The cell of `records`; `prior` was fitted on the rows of the last run that trained the evaluated model."""
-    strict = [_outcome(record.parsed.answer, record.verdict.outcome) for record in records]
+@dataclass(frozen=True)
+class Passes:
+    """What an evaluation left: the records of the rows as they are, and of each control those of the rows that it made.
+
+    `left_out` counts for each control the rows that it could not be applied to, by reason. `answer_form` is how choices were
+    answered.
+    """
+
+    real: Sequence[Record]
+    controls: Mapping[str, Sequence[Record]] = field(default_factory=dict)
+    left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    answer_form: AnswerForm = "letter"
+
+    @classmethod
+    def read(cls, run: Run) -> Self:
+        """What the evaluation `run` left. Errors: RunError where a record is damaged."""
+        made: defaultdict[str, list[Record]] = defaultdict(list)
+        for record in read_records(run, "controls"):
+            made[str(record.sample.extra["control"])].append(record)
+        facts = run.manifest.get("controls", {})
+        controls = {name: made.get(name, []) for name in dict.fromkeys((*facts.get("names", ()), *made))}
+        return cls(read_records(run), controls, facts.get("left_out", {}), run.manifest["trial"]["answer_form"])
+
+    def along(self, axis: str) -> dict[str, Self]:
+        """The part of each label of `axis` that occurs, in order; a control's rows go with the rows that they were made of."""
+        label_of, _ = AXES[axis]
+        by_label: defaultdict[str, list[Record]] = defaultdict(list)
+        for record in self.real:
+            by_label[str(label_of(record.sample))].append(record)
+        return {label: self._part(by_label[label]) for label in in_order(by_label, axis)}
+
+    def _part(self, real: Sequence[Record]) -> Self:
+        ids = {record.sample.id for record in real}
+        made = {name: [one for one in records if one.sample.extra["of"] in ids] for name, records in self.controls.items()}
+        return replace(self, real=real, controls={name: records for name, records in made.items() if records}, left_out={})
+
+
+def cell(passes: Passes) -> Cell:
+    """The cell of what an evaluation left."""
+    records = passes.real
+    strict = [_strict(record) for record in records]
     lenient = [_outcome(record.parsed.lenient, record.verdict.lenient) for record in records]
-    judged = [record.sample for record, outcome in zip(records, strict, strict=True) if outcome is not Outcome.UNJUDGED]
+    judged = [record for record, outcome in zip(records, strict, strict=True) if outcome is not Outcome.UNJUDGED]
+    blind = best([record.blind for record in judged], _clusters(judged))
     return Cell(
         accuracy=_accuracy(records, strict),
         lenient=_accuracy(records, lenient),
-        floor=floor_accuracy(prior, judged) if prior else None,
-        unparseable=sum(_unparseable(record) for record in records),
+        floor=blind[1] if blind else None,
+        attacker=blind[0] if blind else None,
+        unparseable=sum(map(unparseable, records)),
         unjudged=strict.count(Outcome.UNJUDGED),
         truncated=sum(record.truncated for record in records),
+        controls={
+            name: look(name, records, made, passes.left_out.get(name), passes.answer_form)
+            for name, made in passes.controls.items()
+        },
     )
 
 
-def cells(records: Iterable[Record], axis: str, prior: OptionPrior | None = None) -> dict[str, Cell]:
+def cells(passes: Passes, axis: str) -> dict[str, Cell]:
     """The cell of each label of `axis` that occurs, in order."""
-    label_of, _ = AXES[axis]
-    by_label: defaultdict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        by_label[str(label_of(record.sample))].append(record)
-    return {label: cell(by_label[label], prior) for label in in_order(by_label, axis)}
+    return {label: cell(part) for label, part in passes.along(axis).items()}
 
 
 def in_order(labels: Iterable[str], axis: str) -> list[str]:
@@ -109,21 +159,21 @@ def place(label: str, axis: str) -> tuple[int, str]:
     return (fixed.index(label) if label in fixed else len(fixed)), label
 
 
-def summarise(records: Sequence[Record], prior: OptionPrior | None = None) -> dict[str, Any]:
+def summarise(passes: Passes) -> dict[str, Any]:
     """summary.json of an evaluation: the cell of all records, their form and length, and the cells along each axis."""
+    records = passes.real
     well_formed = [record.parsed.well_formed for record in records]
     return {
-        **cell(records, prior).to_json(),
+        **cell(passes).to_json(),
         "format_rate": proportion(well_formed, _clusters(records)).to_json(),
-        "mean_tokens": sum(record.tokens for record in records) / len(records) if records else None,
-        **{f"by_{axis}": {label: part.to_json() for label, part in cells(records, axis, prior).items()} for axis in AXES},
+        "mean_tokens": _mean([record.tokens for record in records if record.tokens is not None]),
+        **{f"by_{axis}": {label: part.to_json() for label, part in cells(passes, axis).items()} for axis in AXES},
     }
 
 
-def _unparseable(record: Record) -> bool:
-    """Whether the strict reading found no possible answer: the form was broken, or what stands in its place is none."""
-    unread = record.verdict.compared is None and record.verdict.outcome is not Outcome.UNJUDGED
-    return record.parsed.answer is None or unread
+def _strict(record: Record) -> Outcome:
+    judged = right(record)
+    return Outcome.UNJUDGED if judged is None else Outcome.CORRECT if judged else Outcome.INCORRECT
 
 
 def _outcome(answer: str | None, outcome: Outcome) -> Outcome:
@@ -134,6 +184,10 @@ def _outcome(answer: str | None, outcome: Outcome) -> Outcome:
 def _accuracy(records: Sequence[Record], outcomes: Sequence[Outcome]) -> Estimate:
     judged = [pair for pair in zip(records, outcomes, strict=True) if pair[1] is not Outcome.UNJUDGED]
     return proportion([outcome is Outcome.CORRECT for _, outcome in judged], _clusters([record for record, _ in judged]))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _clusters(records: Iterable[Record]) -> list[str]:

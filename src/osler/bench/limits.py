@@ -21,7 +21,7 @@ DEFINITIONS = {
     "other_s": "rewards; in TRL also opening images, and preprocessing them for the second time.",
     "tokens_per_s": "completion tokens of a step / step_s.",
     "peak_mb": "the process's peak over idle during its first two steps, in a process of its own. Idle: the model is loaded, a "
-    "forward and a backward of eight tokens are done. On a GPU what torch allocated. peak_total_mb counts what was idle too.",
+    "forward and a backward of eight tokens are done. On a GPU what torch reserved. peak_total_mb counts what was idle too.",
     "decode floor": "(decode steps x bytes of the language model with LoRA folded in, LM head included + keys and values that "
     "the completions must read) / the card's measured copy rate.",
     "update MFU": "4 N FLOPs per packed token for LoRA (6 N for full tuning), N the language model's parameters without "

@@ -95,10 +95,11 @@ def _peak(device: str) -> Iterator[dict[str, Any]]:
         import torch
 
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        idle = torch.cuda.memory_allocated()
+        idle = torch.cuda.memory_reserved()
         yield found
-        peak = torch.cuda.max_memory_allocated()
+        peak = torch.cuda.max_memory_reserved()  # with what captured graphs hold, which counts as free between their runs
     else:
         idle = psutil.Process().memory_info().rss
         with _resident() as seen:

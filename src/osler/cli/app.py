@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from osler import __version__
-from osler.cli import cache, data, measuring, runs
+from osler.cli import audit, cache, data, measuring, runs
 from osler.errors import OslerError
 
 app = typer.Typer(
@@ -44,7 +44,14 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-for command in (runs.quickstart, runs.train, runs.evaluate, runs.matrix, runs.report, measuring.doctor, measuring.bench):
-    app.command("eval" if command is runs.evaluate else None)(command)
+app.command()(runs.quickstart)
+app.command()(runs.train)
+app.command("eval")(runs.evaluate)
+app.command()(runs.score)
+app.command()(runs.matrix)
+app.command()(runs.report)
+app.command()(audit.audit)
+app.command()(measuring.doctor)
+app.command()(measuring.bench)
 app.add_typer(data.data_app, name="data")
 app.add_typer(cache.cache_app, name="cache")

@@ -58,6 +58,15 @@ def print_evaluations(summaries: dict[str, dict[str, Any]], title: str = "Evalua
     print_table("", columns, rows)
 
 
+def print_controls(summary: dict[str, Any]) -> None:
+    """Print a line for each control of an evaluation; nothing where none was run."""
+    from osler.looking import Looking
+
+    rows = [Looking.from_json(one).row() for one in summary["controls"].values()]
+    if rows:
+        print_table("Controls: accuracy in %, strict", tuple(rows[0]), [list(row.values()) for row in rows])
+
+
 def estimate(value: dict[str, Any] | None) -> str:
     """A stored estimate as text; "-" where there is none."""
     from osler.stats import Estimate

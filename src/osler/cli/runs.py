@@ -1,11 +1,21 @@
 """Commands that train, evaluate and show runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from osler.cli.output import Json, Out, calm, cell_text, print_evaluations, print_json, print_table, print_training
+from osler.cli.output import (
+    Json,
+    Out,
+    calm,
+    cell_text,
+    print_controls,
+    print_evaluations,
+    print_json,
+    print_table,
+    print_training,
+)
 
 
 def quickstart(out: Out = None, seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0, as_json: Json = False) -> None:
@@ -41,7 +51,7 @@ def train(
         raise RecipeError("--resume goes on with a run: name its folder with --out.")
 
     loaded = load_recipe(recipe, overrides or [])
-    from osler import check, pipeline
+    from osler import chains, check, pipeline
 
     if not isinstance(loaded, Chain):
         check.check(loaded)
@@ -55,7 +65,7 @@ def train(
         )
     check.check_stages(loaded)
     calm()
-    result = pipeline.run_chain(loaded, out)
+    result = chains.run_chain(loaded, out)
     if as_json:
         print_json(result.run.summary)
         return
@@ -64,31 +74,71 @@ def train(
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="tiny, a folder, a hub name, run:DIR[@last|best|STEP], or peft:DIR.")],
+    model: Annotated[str, typer.Option(help="tiny, a folder, a hub name, run:DIR[@last|best|STEP], peft:DIR, openai:URL#NAME.")],
     data: Annotated[str, typer.Option(help="NAME, NAME:PATH or NAME:PATH?images=ROOT.")],
     split: str = "test",
     strategy: Annotated[str | None, typer.Option(help="think, nothink, nothink_raw, think_after; default as trained.")] = None,
     answer_form: Annotated[str | None, typer.Option(help="letter or text; default as trained.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts at a time; lower it where memory runs out.")] = None,
+    controls: Annotated[str | None, typer.Option(help="default, all, none, or names with commas: blank,shuffled.")] = None,
+    max_rows_per_cell: Annotated[int | None, typer.Option(min=1, help="Rows a control: of each modality x type.")] = None,
+    scorer: Annotated[str, typer.Option(help="osler, or medr1: as its released evaluation reads.")] = "osler",
+    train: Annotated[str | None, typer.Option(help="Training rows for the floor, where osler did not train.")] = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option(help="Go on with the evaluation in --out.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a model on a split: records, accuracy with interval and floor."""
+    """Evaluate a model on a split: accuracy with interval and floor, and the same rows with something taken away."""
     calm()
     from osler import pipeline
+    from osler.trial import Trial
 
-    asked = {"strategy": strategy, "answer_form": answer_form, "max_tokens": max_tokens, "batch_size": batch_size}
-    trial = pipeline.Trial.of_model(model).with_changes(**asked)
-    run = pipeline.evaluate(model, data, trial, split, out, resume=resume)
+    asked: dict[str, Any] = {"strategy": strategy, "answer_form": answer_form, "max_tokens": max_tokens}
+    asked |= {"batch_size": batch_size, "scorer": scorer}
+    trial = Trial.of_model(model).with_changes(**asked).with_controls(controls, max_rows_per_cell)
+    run = pipeline.evaluate(model, data, trial, split, out, resume=resume, train=train)
     if as_json:
         print_json({"run": str(run.path), **run.summary})
         return
     print_evaluations({run.manifest["model"]["label"]: run.summary})
+    print_controls(run.summary)
     for axis in ("modality", "question_type", "source"):
         print_evaluations(run.summary[f"by_{axis}"], title=f"by {axis.replace('_', ' ')}")
     typer.echo(str(run.path))
+
+
+def score(
+    completions: Annotated[Path, typer.Argument(help='JSONL: {"id": ... or "row": ..., "completion": ...} a line.')],
+    data: Annotated[str, typer.Option(help="NAME, NAME:PATH or NAME:PATH?images=ROOT; no image is opened.")],
+    scorer: Annotated[str, typer.Option(help="osler, or medr1: as its released evaluation reads.")] = "osler",
+    strategy: Annotated[str | None, typer.Option(help="How they were asked for; default: what reads most of them.")] = None,
+    answer_form: Annotated[str | None, typer.Option(help="letter or text; default: what reads most of them.")] = None,
+    train: Annotated[str | None, typer.Option(help="Training rows for the floor; default: those of --data.")] = None,
+    label: Annotated[str | None, typer.Option(help="What to call the model in tables; default: the file's name.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Keep the records as an evaluation run, for matrix and report.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score completions that another system made."""
+    from osler import interop
+    from osler.runs import require_free
+    from osler.strategies import answer_form_of
+
+    path = require_free(out) if out else None
+    scored = interop.score(completions, data, scorer, strategy, answer_form_of(answer_form), train)
+    name = label or completions.stem
+    if path:
+        interop.keep(scored, path, completions, data, name)
+    if as_json:
+        print_json(scored.to_json() | ({"run": str(path)} if path else {}))
+        return
+    print_evaluations({name: scored.summary})
+    typer.echo(
+        f"Read as {scored.strategy}, answers as {scored.answer_form}, by the scorer {scored.scorer}: {scored.readable} of "
+        f"{len(scored.records)} completions can be read strictly. {scored.missing} rows of the data have no completion."
+    )
+    if scored.summary["floor"] is None:
+        typer.echo("No floor: name the training rows with --train.")
 
 
 def matrix(

@@ -1,7 +1,9 @@
 """The manifest: JSON Lines, one question a line; the format to bring data of your own in.
 
     id                          unique in the data set
-    image | images              a path, or a list of paths, below the images root (the manifest's own folder by default)
+    image | images              a path, or a list of paths, below the images root (the manifest's own folder by default);
+                                or a drawn image, phantom:...
+    text_only                   true where the images are not at hand: the row has none, and serves audits and splits
     question
     options                     two or more texts; none for an open question
     answer_index | answer | answers     the gold: its place among the options (from 0), its text, or all accepted texts
@@ -21,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from osler.datasets.load import DataSpec, at_row, image_below
 from osler.datasets.samples import kinds_of, known_modality, known_question_type
 from osler.errors import DataError, unknown
+from osler.images import PHANTOM
 from osler.schema import LETTERS, SPLITS, Kind, Sample, fold_text
 
 _BOM = b"\xef\xbb\xbf"
@@ -37,6 +40,7 @@ class _Row(BaseModel):
     question: str
     image: str | None = None
     images: list[str] | None = None
+    text_only: bool = False
     options: list[str] | None = None
     answer_index: int | None = None
     answer: str | None = None
@@ -54,10 +58,14 @@ class _Row(BaseModel):
 
     @property
     def references(self) -> list[str]:
-        """The images as they are written, one or more. Errors: DataError."""
+        """The images as they are written, one or more, or none where the row says so. Errors: DataError."""
         if self.image is not None and self.images is not None:
             raise DataError("it has both 'image' and 'images'. Keep one.")
         found = [self.image] if self.image is not None else self.images or []
+        if self.text_only:
+            if found:
+                raise DataError("it has images, but says text_only. Drop one.")
+            return []
         if not all(found) or not found:
             raise DataError("the field 'image' is missing or empty.")
         return found
@@ -91,7 +99,7 @@ def _sample(row: _Row, root: str | Path, origin: str) -> Sample:
     golds, gold_index = _choice(row, options) if options else (_open(row), None)
     return Sample(
         id=str(row.id),
-        images=tuple(image_below(root, image) for image in row.references),
+        images=tuple(image if image.startswith(PHANTOM) else image_below(root, image) for image in row.references),
         question=row.question,
         golds=golds,
         options=options,

@@ -88,12 +88,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scaling: float, mask: Tensor | None 
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=shared)
 
 
-def attend_one(q_BH1d: Tensor, k_BhSd: Tensor, v_BhSd: Tensor, mask_BS: Tensor, scaling: float) -> Tensor:
-    """Attention of one query a row, shape (B, H, 1, d); `mask_BS` is true where the row's query may look.
+def attend_one(q_BH1d: Tensor, k_BhSd: Tensor, v_BhSd: Tensor, bias_BS: Tensor, scaling: float) -> Tensor:
+    """Attention of one query a row, shape (B, H, 1, d); `bias_BS` is added to its scores, -inf where it may not look.
 
     The query heads that share a head of keys stand in the place of queries, so that no key is repeated.
     """
     B, H, _, d = q_BH1d.shape
     grouped = q_BH1d.view(B, k_BhSd.shape[1], -1, d)
-    out = F.scaled_dot_product_attention(grouped, k_BhSd, v_BhSd, attn_mask=mask_BS[:, None, None], scale=scaling)
+    out = F.scaled_dot_product_attention(grouped, k_BhSd, v_BhSd, attn_mask=bias_BS[:, None, None], scale=scaling)
     return out.reshape(B, H, 1, d)

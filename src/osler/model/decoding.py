@@ -58,7 +58,7 @@ class Slots:
         self.uniform_BT = torch.zeros(rows, max_tokens, **where)
         self.place_S = torch.arange(length, **where)
         self.live, self.span = 0, length
-        self._seen_BS = self.place_S[None] <= self.filled_B[:, None]
+        self._bias_BS = self._bias(rows, length)
 
     @property
     def rows(self) -> int:
@@ -94,7 +94,12 @@ class Slots:
     def look(self, live: int, span: int) -> None:
         """Let the next step decode the first `live` slots and look at the first `span` places, and make its mask."""
         self.live, self.span = live, span
-        self._seen_BS = self.place_S[None, :span] <= self.filled_B[:live, None]
+        self._bias_BS = self._bias(live, span)
+
+    def _bias(self, live: int, span: int) -> Tensor:
+        """What is added to the attention's scores: 0 at filled places and the next, else -inf. Made once for all layers."""
+        unseen_BS = self.place_S[None, :span] > self.filled_B[:live, None]
+        return torch.zeros_like(unseen_BS, dtype=self.kv_L2BhSd.dtype).masked_fill_(unseen_BS, -torch.inf)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int, scaling: float) -> Tensor:
         """Write each live row's new key and value at its next place, and attend to all places that are filled."""
@@ -102,7 +107,7 @@ class Slots:
         at_Bh1d = self.filled_B[: self.live, None, None, None].expand_as(k)
         keys.scatter_(2, at_Bh1d, k)
         values.scatter_(2, at_Bh1d, v)
-        return attend_one(q, keys[:, :, : self.span], values[:, :, : self.span], self._seen_BS, scaling)
+        return attend_one(q, keys[:, :, : self.span], values[:, :, : self.span], self._bias_BS, scaling)
 
     def advance(self, tokens_B: Tensor, logps_B: Tensor) -> None:
         """Take each live row's next token: the last one is in the cache now."""
@@ -131,6 +136,7 @@ class Decoder:
         self.captured = captured
         self.banned_V = banned_mask(sampling, self.head)
         self._graphs: dict[tuple[int, int], Callable[[], None]] = {}
+        self._pool: Any = None  # one for all graphs, as each of them makes anew whatever it reads there
 
     def step(self, live: int, filled: int) -> None:
         """Add a token to each of the first `live` rows, the fullest of which has `filled` places taken before."""
@@ -162,8 +168,9 @@ class Decoder:
         torch.cuda.current_stream().wait_stream(stream)
         self.slots.restore(kept)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self._pool):
             self._step(live, span)
+        self._pool = self._pool or graph.pool()
         self.slots.restore(kept)
         replay: Callable[[], None] = graph.replay
         return replay

@@ -13,7 +13,7 @@ import transformers
 from PIL.Image import Image
 
 from osler.errors import DataError
-from osler.images import PHANTOM, open_image
+from osler.images import PHANTOM, open_image, underlying
 from osler.model.attention import base_model
 from osler.model.family import VLM
 
@@ -44,7 +44,10 @@ def describe(vlm: VLM, device: torch.device | None = None) -> dict[str, Any]:
 
 
 class Digests:
-    """The hash of a file's bytes, or of the pixels of what is no file. A file is read once, and again when it has changed."""
+    """The hash of a file's bytes, or of the pixels of what is no file. A file is read once, and again when it has changed.
+
+    Blank images and noise go by their pixels: those that look alike are one image, so that few are computed of many.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[tuple[int, ...] | None, str]] = {}
@@ -55,7 +58,8 @@ class Digests:
             return _pixel_hash(opened(image))
         stamp, known = _stamp(image), self._known.get(image)
         if known is None or known[0] != stamp:
-            known = self._known[image] = (stamp, _file_hash(image) if stamp else _pixel_hash(open_image(image)))
+            is_file = stamp is not None and underlying(image) == image
+            known = self._known[image] = (stamp, _file_hash(image) if is_file else _pixel_hash(open_image(image)))
         return known[1]
 
 
@@ -80,11 +84,12 @@ def _weights_hash(module: Any) -> str:
 
 
 def _stamp(reference: str) -> tuple[int, ...] | None:
-    """What changes when a file is written or replaced; None for what is no file."""
-    if reference.startswith(PHANTOM):
+    """What changes when the file that `reference` is, or is made from, is written or replaced; None where there is none."""
+    path = underlying(reference)
+    if path.startswith(PHANTOM):
         return None
     try:
-        found = os.stat(reference)
+        found = os.stat(path)
     except OSError:
         return None
     return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns) if stat.S_ISREG(found.st_mode) else None

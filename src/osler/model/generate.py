@@ -20,6 +20,7 @@ from osler.model.features import FeatureStore
 from osler.model.packing import Group, PackedPolicy, micro_batches, pack
 from osler.model.prompts import Encoded, Prompt, encode
 from osler.model.sampling import GREEDY, Sampling, choose, uniforms
+from osler.schema import Completion
 
 PREFILL_TOKENS = 8192
 """Prompt tokens in one prefill, at most, unless a single prompt is longer."""
@@ -45,15 +46,6 @@ class Sampled:
 
     ids: list[int]
     logps: list[float]
-    truncated: bool
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A completion: its text without special tokens, its length in tokens with the end, and whether it was cut off."""
-
-    text: str
-    tokens: int
     truncated: bool
 
 
@@ -212,6 +204,8 @@ class Generator:
         """Slots that have places enough for such a prompt and its completion."""
         needed = -(-(prompt_length + self.max_tokens) // STRIDE) * STRIDE
         if self._decoder is None or self._decoder.slots.length < needed:
+            if not self._live:
+                self._decoder = None  # nothing to carry over: its memory goes before new is asked for
             old = self._decoder.slots if self._decoder else None
             slots = old.grown(needed, self.max_tokens) if old else Slots(self.text, self.rows, needed, self.max_tokens)
             self._decoder = Decoder(self.vlm.model, self.text, slots, self.sampling, self.captured)

@@ -25,6 +25,8 @@ from osler.model.adapters import UNREADABLE, is_model, merge_adapter, peft_base,
 from osler.model.family import FAMILIES, VLM, Family
 from osler.runs import Run
 
+torch.backends.cuda.enable_cudnn_sdp(False)  # it builds a plan for each new shape, and here nearly every shape is new
+
 TINY = Path(__file__).parent.parent / "assets" / "tiny"
 
 

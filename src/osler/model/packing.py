@@ -7,7 +7,7 @@ place in the sequence. The last state of the prompt scores the first token of al
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -41,8 +41,9 @@ class PackedLayout:
     """Who sees whom in a packed sequence of S tokens: N prompts of up to P tokens, R completions of up to C.
 
     `prompts_NP` and `completions_RC` are places in the sequence, padded with 0; `group_R` says whose completion it is;
-    `mask_R1CK` is true where a completion's token may look, K = P + C: its prompt, then itself; `restore_S` finds each token
-    of the sequence among the N P + R C padded ones.
+    `mask_R1CK` is true where a completion's token may look, K = P + C: its prompt, then itself; in a forward `bias_R1CK` says
+    the same as what is added to the scores, made once for all layers. `restore_S` finds each token of the sequence among the
+    N P + R C padded ones.
     """
 
     prompts_NP: Tensor
@@ -50,16 +51,24 @@ class PackedLayout:
     group_R: Tensor
     mask_R1CK: Tensor
     restore_S: Tensor
+    bias_R1CK: Tensor | None = None
+
+    def biased(self, dtype: torch.dtype) -> "PackedLayout":
+        """The layout with its mask as a bias: 0 or -inf. Rows begin at multiples of 8 numbers, as fast kernels want them."""
+        R, _, C, K = self.mask_R1CK.shape
+        bias_R1CK = torch.zeros(R, 1, C, -(-K // 8) * 8, dtype=dtype, device=self.mask_R1CK.device)[..., :K]
+        return replace(self, bias_R1CK=bias_R1CK.masked_fill_(~self.mask_R1CK, -torch.inf))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int, scaling: float) -> Tensor:
         """Prompts attend causally; completions to their prompt's keys, which they share, and causally to their own."""
         prompt_q, prompt_k, prompt_v = (_rows(x, self.prompts_NP) for x in (q, k, v))
         out = [_flat(attend(prompt_q, prompt_k, prompt_v, scaling, causal=True))]
         if len(self.group_R):
+            mask = self.mask_R1CK if self.bias_R1CK is None else self.bias_R1CK
             own_q, own_k, own_v = (_rows(x, self.completions_RC) for x in (q, k, v))
             keys = torch.cat([prompt_k[self.group_R], own_k], 2)
             values = torch.cat([prompt_v[self.group_R], own_v], 2)
-            out.append(_flat(attend(own_q, keys, values, scaling, mask=self.mask_R1CK)))
+            out.append(_flat(attend(own_q, keys, values, scaling, mask=mask)))
         return torch.cat(out, 1).index_select(1, self.restore_S)[None]
 
 
@@ -151,7 +160,9 @@ class PackedPolicy(nn.Module):
 
         Both have shape (R, T) and are 0 beyond a completion's end.
         """
-        states_SD = hidden_states(self.text[0], self.embed(packed), packed.positions_31S, packed.layout)[0]
+        embeds_1SD = self.embed(packed)
+        layout = packed.layout.biased(embeds_1SD.dtype)
+        states_SD = hidden_states(self.text[0], embeds_1SD, packed.positions_31S, layout)[0]
         logps, entropies = self._score(states_SD.index_select(0, packed.scored_from), packed.targets)
         blank_RT = logps.new_zeros(packed.mask_RT.shape)
         return blank_RT.masked_scatter(packed.mask_RT, logps), blank_RT.masked_scatter(packed.mask_RT, entropies)

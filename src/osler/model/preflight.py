@@ -5,6 +5,7 @@ import torch
 from osler.config import ImageSettings, LoraSettings
 from osler.errors import ModelError, unknown
 from osler.model.adapters import is_model, peft_base, split_step, weights_of
+from osler.model.endpoint import ENDPOINT
 from osler.model.load import TINY, family_of, load_processor
 from osler.runs import Run
 
@@ -18,6 +19,8 @@ def check_policy(spec: str, lora: LoraSettings | None = None) -> None:
         if is_model(weights):
             return check_policy(str(weights), lora)
         return check_policy(recipe["init"] or recipe["model"], lora)
+    if spec.startswith(ENDPOINT):
+        raise ModelError(f"{spec}: an endpoint can be evaluated, not trained. Give a folder, a hub name, run:DIR or tiny.")
     if spec.startswith("peft:"):
         return check_policy(peft_base(spec), lora)
     path = str(TINY) if spec == "tiny" else spec

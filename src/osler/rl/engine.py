@@ -87,6 +87,7 @@ class Engine:
             metrics["reference_s"] = self.score_reference(self.batch)
         update_started = time.perf_counter()
         metrics |= self.update(self.batch)
+        self._wait()
         ended = time.perf_counter()
         return {**metrics, "num_tokens": self.tokens, "update_s": ended - update_started, "step_time": ended - started}, rows
 
@@ -179,7 +180,8 @@ class Engine:
         """Compute the features of all images that will be seen, look whether the largest group fits, and let the tower go."""
         recipe, roller = self.recipe, self.roller
         rollouts = -(-recipe.max_steps // recipe.objective.num_iterations)
-        places = min(rollouts * recipe.rollout.prompts_per_step, len(roller.samples))
+        drawn = rollouts * recipe.rollout.prompts_per_step * (1 + recipe.rollout.resample)  # at most
+        places = min(drawn, len(roller.samples))
         visited = [roller.sample_at(place) for place in range(places)]
         images = list(dict.fromkeys(image for sample in visited for image in sample.images))
         if not self.store.cached:
@@ -191,8 +193,9 @@ class Engine:
             longest = max(visited, key=lambda sample: encode(roller.vlm, self.store, roller.prompt(sample)).length)
             self._check_group(longest)
         tower = base_model(self.learner.vlm.model).model.visual
-        if tower.device.type == "cuda" and self.store.holds(images) and not recipe.rollout.resample:
+        if tower.device.type == "cuda" and self.store.holds(images):
             tower.to("cpu")
+            self.learner.let_reference_tower_go()
             torch.cuda.empty_cache()
 
     def _check_group(self, sample: Sample) -> None:

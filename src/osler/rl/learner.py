@@ -1,6 +1,7 @@
 """The policy in training: a fresh LoRA or all weights, its reference, its optimizer, and its state."""
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import GradientAccumulationPlugin
 from peft import get_peft_model
 from torch import Tensor, nn
 from transformers import get_scheduler
 
 from osler.config import Recipe
+from osler.errors import RunError
 from osler.model.adapters import lora_config, save_adapter, save_model
 from osler.model.attention import base_model
 from osler.model.family import VLM
@@ -36,7 +39,10 @@ class Learner:
         if recipe.checkpointing:
             _checkpoint_activations(model, recipe)
         self.masters = Masters(model.parameters())
-        optimizer = torch.optim.AdamW(self.masters.weights, lr=recipe.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+        on_gpu = vlm.device.type == "cuda"  # there the fused step needs no copies of all weights
+        optimizer = torch.optim.AdamW(
+            self.masters.weights, lr=recipe.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=on_gpu
+        )
         schedule = get_scheduler(recipe.lr_schedule, optimizer, recipe.warmup_steps, recipe.max_steps)
         self.policy, self.optimizer, self.schedule = self.accelerator.prepare(policy, optimizer, schedule)
         self.reference = self._prepared(frozen) if frozen is not None else None
@@ -45,6 +51,11 @@ class Learner:
         """A frozen copy of the start as a policy, in the same precision as the one in training."""
         reference = PackedPolicy(frozen.requires_grad_(False), self.recipe.rollout.temperature)
         return self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    def let_reference_tower_go(self) -> None:
+        """Move the frozen copy's vision tower off the GPU: features come from the store."""
+        if self.reference is not None:
+            base_model(self.reference.model).model.visual.to("cpu")
 
     @torch.no_grad()
     def reference_logps(self, packed: Packed) -> Tensor:
@@ -69,11 +80,16 @@ class Learner:
         """One optimizer step on the gradients that have come together; their norm before clipping, and the learning rate.
 
         Where no group had anything to teach the gradients are 0, and Adam goes on by its momentum, as it would have.
+        Errors: RunError where the gradient is not finite, before any weight has changed.
         """
         for weight in self.masters.weights:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
         norm = float(self.accelerator.clip_grad_norm_(self.masters.weights, self.recipe.max_grad_norm))
+        if not math.isfinite(norm):
+            raise RunError(
+                f"the gradient's norm is {norm}: training has diverged. Lower lr, and go on from the last checkpoint."
+            )
         lr = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()
         self.schedule.step()
@@ -173,7 +189,8 @@ def _accelerator(vlm: VLM) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)  # another trainer of this process may have left its own
     GradientState._reset_state()  # one that broke off amid its micro-batches would let every optimizer skip its steps
     precision = "bf16" if vlm.model.dtype == torch.bfloat16 else "no"
-    return Accelerator(mixed_precision=precision, cpu=vlm.device.type == "cpu")
+    whole = GradientAccumulationPlugin(num_steps=1)  # losses are scaled already: an environment variable must not do it again
+    return Accelerator(mixed_precision=precision, cpu=vlm.device.type == "cpu", gradient_accumulation_plugin=whole)
 
 
 def _is_plain(value: Any) -> bool:

@@ -169,8 +169,7 @@ class Roller:
         """What TRL reports of rollouts, under TRL's names."""
         sampled = [one for group in groups for one in group.sampled]
         lengths = [len(one.ids) for one in sampled]
-        spread_P1 = nan_std(rewards_PG)
-        known = {"reward": rewards_PG.nanmean(), "reward_std": spread_P1.nanmean()}
+        known = {"reward": rewards_PG.nanmean(), "reward_std": nan_std(rewards_PG.reshape(1, -1))[0, 0]}
         return {
             **{name: float(value) for name, value in known.items() if not value.isnan()},
             "frac_reward_zero_std": sum(not group.spread for group in groups) / len(groups),

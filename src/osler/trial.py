@@ -1,0 +1,77 @@
+"""How a model is asked: everything of an evaluation but the model and the rows."""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from osler.config import ControlSettings, FeatureSettings, ImageSettings, Recipe
+from osler.floor import Floor
+from osler.strategies import AnswerForm, answer_form_of, strategy_of
+
+if TYPE_CHECKING:
+    from osler.evaluation import Asking
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a model is asked, and how its completions are read."""
+
+    strategy: str = "think"
+    answer_form: AnswerForm = "letter"
+    max_tokens: int = 256
+    images: ImageSettings = field(default_factory=ImageSettings)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    dtype: str = "auto"
+    threads: int = 1
+    batch_size: int = 64
+    controls: ControlSettings = field(default_factory=ControlSettings)
+    scorer: str = "osler"
+    seed: int = 0
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Trial":
+        """How a model that `recipe` trained was asked in training."""
+        longest = recipe.eval_max_tokens or recipe.rollout.max_tokens
+        return cls(
+            strategy=recipe.strategy,
+            answer_form=recipe.answer_form,
+            max_tokens=longest,
+            images=recipe.images,
+            features=recipe.features,
+            dtype=recipe.dtype,
+            threads=recipe.threads,
+            batch_size=recipe.eval_batch_size,
+            controls=recipe.controls,
+            seed=recipe.seed,
+        )
+
+    @classmethod
+    def of_model(cls, model: str) -> "Trial":
+        """How `model` was asked in training; the defaults for a model that osler did not train."""
+        from osler.lineage import recipe_of
+
+        recipe = recipe_of(model)
+        return cls.of(recipe) if recipe else cls()
+
+    def to_json(self) -> dict[str, Any]:
+        """What decides the completions, for the manifest."""
+        names = ("strategy", "answer_form", "max_tokens", "dtype", "scorer", "seed")
+        groups = {"images": self.images.model_dump(mode="json"), "controls": self.controls.model_dump(mode="json")}
+        return {**{name: getattr(self, name) for name in names}, **groups}
+
+    def asking(self, floor: Floor | None) -> "Asking":
+        """How an evaluation asks and reads, with `floor` as its blind attackers."""
+        from osler.evaluation import Asking
+
+        return Asking(strategy_of(self.strategy), self.answer_form, self.scorer, floor, self.controls, self.seed)
+
+    def with_changes(self, **changes: Any) -> "Trial":
+        """This trial with what is given (not None) changed. Errors: RecipeError for an answer form that is none."""
+        answer_form_of(changes.get("answer_form"))
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def with_controls(self, names: str | None, max_rows_per_cell: int | None) -> "Trial":
+        """This trial with other controls (default, all, none, or names with commas), of at most so many rows a cell."""
+        changes: dict[str, Any] = {} if max_rows_per_cell is None else {"max_rows_per_cell": max_rows_per_cell}
+        if names is not None:
+            changes["names"] = names if names in ("default", "all", "none") else tuple(names.split(","))
+        return replace(self, controls=self.controls.model_copy(update=changes))

@@ -1,0 +1,151 @@
+"""Scripted policies through a whole evaluation: what is asked, what is written, what is made again, what it comes to."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from osler.config import ControlSettings
+from osler.datasets.load import load_data
+from osler.errors import RecipeError
+from osler.evaluation import Asking, evaluate
+from osler.floor import Floor
+from osler.model.generate import Completion
+from osler.runs import Run
+from osler.schema import LETTERS
+from osler.strategies import STRATEGIES
+from osler.summary import Passes, read_records
+
+ROWS = load_data({"name": "phantoms", "seed": 3, "train": 12, "val": 0, "test": 12})
+TEST = ROWS.where(split="test")
+FLOOR = Floor.fit(ROWS.where(split="train"))
+NOTHINK = STRATEGIES["nothink"]
+
+
+def asking(names=("blank", "shuffled", "options-debiased"), limit=None, **changes):
+    controls = ControlSettings(names=names, max_rows_per_cell=limit)
+    return replace(Asking(NOTHINK, "letter", floor=FLOOR, controls=controls), **changes)
+
+
+def saying(answer):
+    """A policy that says what `answer` makes of the question and the images; it counts what it was asked."""
+
+    def answers(prompts):
+        for question, images in prompts:
+            answers.asked.append((question, images))
+            yield Completion(f"<answer>{answer(question, images)}</answer>", 5, False)
+
+    answers.asked = []
+    return answers
+
+
+def oracle(question, images):
+    """Right wherever the images are those of the row that was asked, and the letter A where they are not."""
+    row = next((row for row in TEST if row.question in question and row.images == images), None)
+    options = [line.partition(") ")[2] for line in question.splitlines() if line[1:3] == ") "]
+    if row is None or (row.options and row.golds[0] not in options):
+        return "A"
+    return LETTERS[options.index(row.golds[0])] if row.options else row.golds[0]
+
+
+def first(question, images):
+    return "A"
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(tmp_path / "run", "eval", trial={"answer_form": "letter"})
+
+
+def test_an_oracle_relies_on_the_image_for_all_that_it_does_not_get_blank(run):
+    evaluate(saying(oracle), TEST, asking(), run)
+    summary, blank = run.summary, run.summary["controls"]["blank"]
+    assert summary["accuracy"]["value"] == 1
+    assert blank["real"]["value"] == 1
+    assert blank["difference"]["value"] == pytest.approx(1 - blank["accuracy"]["value"])
+    assert blank["difference"]["value"] > 0.4
+    assert blank["n"] == len(TEST)
+
+
+def test_a_policy_that_ignores_the_image_answers_alike_and_relies_on_nothing(run):
+    evaluate(saying(first), TEST, asking(), run)
+    for name in ("blank", "shuffled"):
+        looking = run.summary["controls"][name]
+        assert looking["difference"]["value"] == 0
+        assert looking["identical"]["value"] == 1
+        assert looking["n"] > 0
+
+
+def test_a_policy_that_answers_as_an_attacker_does_scores_its_floor(run):
+    def guess(question, images):
+        options = [line.partition(") ")[2] for line in question.splitlines() if line[1:3] == ") "]
+        return LETTERS[max(range(len(options)), key=lambda k: FLOOR.attackers["option_prior"].rate(options[k]))]
+
+    choices = TEST.take(
+        at
+        for at, row in enumerate(TEST)
+        if row.options and len({FLOOR.attackers["option_prior"].rate(one) for one in row.options}) == len(row.options)
+    )
+    assert len(choices) > 3
+    records = evaluate(saying(guess), choices, asking("none"), run)
+    assert [record.blind["option_prior"] for record in records] == [
+        float(record.verdict.outcome == "correct") for record in records
+    ]
+
+
+def test_every_row_is_written_once_and_made_once(run):
+    policy = saying(oracle)
+    evaluate(policy, TEST, asking(), run)
+    rows = [json.loads(line) for line in (run.path / "controls.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(policy.asked) == len(TEST) + len(rows)
+    keys = {(row["sample"]["extra"]["control"], row["sample"]["id"]) for row in rows}
+    assert len(keys) == len(rows)
+    before = run.summary
+    (run.path / "controls.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-3]), encoding="utf-8")
+    again = saying(oracle)
+    evaluate(again, TEST, asking(), run)
+    assert len(again.asked) == 3
+    assert without_seconds(run.summary) == without_seconds(before)
+
+
+def without_seconds(summary):
+    return {key: value for key, value in summary.items() if key != "seconds"}
+
+
+def test_numbers_come_again_from_the_records_alone(run):
+    evaluate(saying(oracle), TEST, asking("all"), run)
+    passes = Passes.read(run)
+    assert set(passes.controls) == set(run.manifest["controls"]["names"])
+    assert len(passes.real) == len(TEST)
+    parts = passes.along("modality")
+    assert sum(len(part.real) for part in parts.values()) == len(TEST)
+    for name, records in passes.controls.items():
+        assert sum(len(part.controls.get(name, [])) for part in parts.values()) == len(records)
+
+
+def test_a_bound_keeps_the_controls_small_and_says_so(run):
+    evaluate(saying(oracle), TEST, asking(("blank",), limit=1), run)
+    cells = {(row.modality, row.question_type) for row in TEST}
+    assert run.summary["controls"]["blank"]["n"] == len(cells) < len(TEST)
+    assert run.manifest["controls"]["max_rows_per_cell"] == 1
+    assert run.summary["controls"]["blank"]["left_out"] == {"not evaluated under the control": len(TEST) - len(cells)}
+
+
+def test_without_controls_nothing_is_written_of_them(run):
+    evaluate(saying(oracle), TEST, asking("none"), run)
+    assert run.summary["controls"] == {}
+    assert read_records(run, "controls") == []
+
+
+def test_paraphrases_are_asked_in_their_own_words(run):
+    policy = saying(oracle)
+    evaluate(policy, TEST[:1], asking(("prompts",)), run)
+    endings = {question.splitlines()[-1] for question, _ in policy.asked}
+    assert len(endings) == len(policy.asked) >= 6
+
+
+def test_an_unknown_control_is_told_before_anything_is_asked(run):
+    policy = saying(oracle)
+    with pytest.raises(RecipeError, match=r"blnk.*blank"):
+        evaluate(policy, TEST, asking(("blnk",)), run)
+    assert not policy.asked

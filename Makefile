@@ -12,7 +12,7 @@ quickstart: $(READY)
 	$(BIN)/osler quickstart
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests

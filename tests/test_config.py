@@ -224,7 +224,7 @@ def test_an_override_goes_to_every_stage_or_to_one(recipe_file):
         ("strategy=thnk", "Did you mean 'think'"),
         ("rewards=[{name: acuracy}]", "Did you mean 'accuracy'"),
         ("strategy=nothink_raw", "no tags, so a format reward has nothing to pay for"),
-        ("rollout.micro_batch=7", "rollout.micro_batch=7 does not divide"),
+        ("rollout.micro_batch=9", "micro_batch counts rows, which engine=packed has none of"),
         ("sft.micro_batch=7", "sft.micro_batch=7 does not divide"),
         ("init=somewhere", "init 'somewhere' is no run"),
         ("sft.max_seconds=long", "sft.max_seconds is 'long'"),
@@ -235,6 +235,12 @@ def test_a_name_or_a_combination_that_cannot_work(recipe_file, override, message
     with pytest.raises(RecipeError) as error:
         check(recipe)
     assert message in str(error.value)
+
+
+def test_trls_forwards_divide_a_step(recipe_file):
+    recipe = load_recipe(recipe_file("lr: 1"), ["engine=trl", "rollout.micro_batch=7"])
+    with pytest.raises(RecipeError, match=r"rollout\.micro_batch=7 does not divide"):
+        check(recipe)
 
 
 def test_a_bare_answer_needs_no_format_reward(recipe_file):

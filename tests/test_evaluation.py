@@ -149,3 +149,31 @@ def test_an_unknown_control_is_told_before_anything_is_asked(run):
     with pytest.raises(RecipeError, match=r"blnk.*blank"):
         evaluate(policy, TEST, asking(("blnk",)), run)
     assert not policy.asked
+
+
+def test_several_answers_to_a_row_are_counted_as_the_papers_count(run):
+    turn = iter(range(10**6))
+
+    def sometimes(question, images):
+        return oracle(question, images) if next(turn) % 4 < 2 else "nothing that is offered"
+
+    controls = ControlSettings(names="none", samples=4)
+    evaluate(saying(oracle), TEST, replace(asking(), controls=controls), run, sampled=saying(sometimes))
+    found = run.summary["samples"]
+    assert (found["k"], found["n"], found["unjudged"]) == (4, len(TEST), 0)
+    assert found["acc_at_1"]["value"] == pytest.approx(0.5)
+    assert found["pass_at_k"]["value"] == 1
+    assert found["majority"]["value"] == 1  # an answer that cannot be read agrees with nothing
+    assert found["brier"]["value"] == pytest.approx(0.25)  # half of the completions agree, and all of these are right
+    assert found["ece"] == pytest.approx(0.5)
+    assert len(run.rows("samples")) == 4 * len(TEST)
+
+
+def test_letters_are_counted_as_a_classifiers_answers(run):
+    evaluate(saying(first), TEST, asking("none"), run)
+    letters = run.summary["letters"]
+    assert letters["n"] == len(TEST)
+    assert letters["labels"]["A"]["answered"] == len(TEST)
+    assert letters["labels"]["A"]["recall"]["value"] == 1
+    assert letters["labels"]["B"]["recall"]["value"] == 0
+    assert run.summary["yesno"] is None

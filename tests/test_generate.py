@@ -343,3 +343,20 @@ def test_a_burst_stops_where_nothing_is_left_to_say(vlm, requests, monkeypatch):
     assert found[0, 0].ids == [400] * 11
     assert found[0, 0].truncated
     assert len(steps) == 10 + 1  # its first token is the prefill's; one step is the warm-up
+
+
+def test_prompts_that_repeat_are_sampled_anew_and_prefilled_once(vlm, monkeypatch):
+    seen = []
+    counted(monkeypatch, generate, "encode", lambda *given: seen.append(given))
+    asked = [prompt for prompt in PROMPTS[3:5] for _ in range(4)]
+
+    def said(seed, rows):
+        made = generate.generate(vlm, iter(asked), MAX_TOKENS, rows, temperature=TEMPERATURE, seed=seed)
+        return [completion.text for completion in made]
+
+    once = said(0, 64)
+    assert len(seen) == 2
+    assert said(0, 3) == once  # whoever decodes beside it
+    assert said(1, 64) != once
+    assert len(set(once[:4])) > 1
+    assert len(once) == len(asked)

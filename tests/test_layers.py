@@ -14,9 +14,9 @@ LAYERS = (
     "errors taxonomy stats significance selfconsistency classification canvas lesions drawing progress rl.objective",
     "schema config images",
     "grading strategies reading runs datasets.* attackers floor fingerprints findings debiasing donors paraphrases controls",
-    "rewards judge model.* looking summary matrix auditing",
+    "rewards judge model.* looking repeated summary contrasts matrix auditing",
     "rl.* baselines evaluation trial planning lineage",
-    "report charts examples exporting doctor interop inspect_logs check bench.*",
+    "report charts heatmaps examples exporting doctor interop inspect_logs check bench.*",
     "pipeline chains caching quickstart study serve",
     "cli.* __main__",
 )

@@ -118,7 +118,7 @@ class RolloutSettings(Settings):
 
 
 class ControlSettings(Settings):
-    """What is taken away from test rows once they have been answered as they are (osler.controls)."""
+    """What else is asked of test rows once they have been answered as they are (osler.controls, osler.repeated)."""
 
     names: Literal["default", "all", "none"] | tuple[str, ...] = Field(
         "default", description="Names of controls; default: blank, shuffled, options-debiased."
@@ -126,6 +126,10 @@ class ControlSettings(Settings):
     max_rows_per_cell: int | None = Field(
         None, gt=0, description="Rows of each modality and question type that controls are run on; null: all."
     )
+    samples: int = Field(
+        0, ge=0, le=256, description="Completions of each row sampled beside the greedy one, for Pass@K and calibration."
+    )
+    temperature: float = Field(1.0, gt=0, description="At which they are sampled.")
     blind_twin: bool = Field(False, description="Train and test the same recipe on blanked images as well.")
 
 

@@ -16,6 +16,7 @@ from osler.floor import Floor
 from osler.paraphrases import rephrased
 from osler.progress import bar
 from osler.reading import Reading, reading_of
+from osler.repeated import repeat
 from osler.runs import Run
 from osler.schema import Completion, Record, Sample
 from osler.strategies import AnswerForm, Strategy
@@ -50,12 +51,18 @@ class Asking:
 
 
 def evaluate(
-    answers: Answers, samples: Samples, asking: Asking, run: Run, twin: Callable[[], Answers] | None = None
+    answers: Answers,
+    samples: Samples,
+    asking: Asking,
+    run: Run,
+    twin: Callable[[], Answers] | None = None,
+    sampled: Answers | None = None,
 ) -> list[Record]:
     """The records of all `samples`, in their order; those that `run` already holds are not made again.
 
-    `twin` loads the blind twin of the policy, where it has one. Records of controls are in `controls.jsonl`. A record's seconds
-    are those since the record before. The summary is written to `run`: accuracies with their floor, and what each control makes
+    `twin` loads the blind twin of the policy, where it has one; `sampled` is the policy at a temperature, where rows are to be
+    answered several times. Their records are in `controls.jsonl` and `samples.jsonl`. A record's seconds are those since the
+    record before. The summary is written to `run`: accuracies with their floor, and what each control makes
     of them.
     """
     controlled = controlled_rows(samples, asking, twin is not None)
@@ -66,6 +73,9 @@ def evaluate(
         _answer(answers, rows, asking, run, "controls", f"Controls of {run.name}")
     if twin:
         _answer(twin(), controlled[TWIN].samples, asking, run, "controls", f"Blind twin of {run.name}")
+    if sampled and asking.controls.samples:
+        repeated = repeat(samples, asking.controls.samples)
+        _answer(sampled, repeated, asking, run, "samples", f"Samples of {run.name}")
     passes = Passes.read(run)
     by_id = {record.sample.id: record for record in passes.real}
     records = [by_id[sample.id] for sample in samples]

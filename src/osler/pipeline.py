@@ -8,6 +8,8 @@ evaluate_rows   the same on rows that were read already
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain as joined
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,10 +166,10 @@ def evaluate_rows(
     from osler.evaluation import evaluate as record
     from osler.lineage import floor_of, model_hash, model_label, training_of, twin_of
 
-    answers, hardware = _policy(model, trial)
+    policy = load_answers(model, trial)
     training = training_of(model)
     facts = {
-        "device": hardware,
+        "device": policy.hardware,
         "model": {"label": label or model_label(model), "spec": model, "sha256": model_hash(model)},
         "trained_on": training,
         "data": {**data, "n": len(samples), "row_hash": row_hash(samples)},
@@ -176,17 +178,29 @@ def evaluate_rows(
     run = _resumed(path, facts) if resume and path.exists() else Run.create(path, "eval", **facts)
     twin, asking = twin_of(model), trial.asking(floor_of(model) or seen)
     with run.recording():
-        record(answers, samples, asking, run, (lambda: _policy(twin, trial)[0]) if twin else None)
+        blind = (lambda: load_answers(twin, trial).greedy) if twin else None
+        record(policy.greedy, samples, asking, run, blind, policy.sampled)
     return run
 
 
-def _policy(model: str, trial: Trial) -> tuple["Answers", str | None]:
-    """What answers prompts, and the hardware that it runs on: None where that is a server's."""
+@dataclass(frozen=True)
+class Policy:
+    """What answers prompts: greedily, and sampled where that can be had; and the hardware, None where that is a server's."""
+
+    greedy: "Answers"
+    sampled: "Answers | None"
+    hardware: str | None
+
+
+def load_answers(model: str, trial: Trial) -> Policy:
+    """`model`, asked as `trial` says. Errors: RecipeError where a server is to be sampled from."""
     from osler.model.endpoint import CONCURRENCY, ENDPOINT, answers, parse_endpoint
 
     if model.startswith(ENDPOINT):
         endpoint, at_once, pixels = parse_endpoint(model), min(trial.batch_size, CONCURRENCY), trial.images.max_pixels
-        return lambda prompts: answers(endpoint, prompts, trial.max_tokens, at_once, max_pixels=pixels), None
+        if trial.controls.samples:
+            raise RecipeError("an endpoint is asked greedily only so far. Leave out --samples.")
+        return Policy(lambda prompts: answers(endpoint, prompts, trial.max_tokens, at_once, max_pixels=pixels), None, None)
     from osler.model.family import set_threads
     from osler.model.features import FeatureStore
     from osler.model.generate import generate
@@ -194,8 +208,10 @@ def _policy(model: str, trial: Trial) -> tuple["Answers", str | None]:
 
     set_threads(trial.threads)
     vlm = load_policy(model, trial.images, trial.dtype)
-    store = FeatureStore(vlm, trial.features)
-    return lambda prompts: generate(vlm, prompts, trial.max_tokens, trial.batch_size, store), vlm.hardware
+    complete = partial(
+        generate, vlm, max_tokens=trial.max_tokens, rows=trial.batch_size, store=FeatureStore(vlm, trial.features)
+    )
+    return Policy(complete, partial(complete, temperature=trial.controls.temperature, seed=trial.seed), vlm.hardware)
 
 
 def training_summary(run: Run, seconds: float) -> dict[str, Any]:

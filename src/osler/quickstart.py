@@ -12,12 +12,13 @@ from typing import Any
 
 from osler.chains import ChainResult, run_chain
 from osler.config import Chain, load_recipe
-from osler.errors import RecipeError, RunError
+from osler.contrasts import contrast, family
+from osler.errors import RecipeError
 from osler.report import write_report
 from osler.runs import default_path
-from osler.schema import Outcome, Record
-from osler.stats import Estimate, paired_difference, proportion
-from osler.summary import read_records
+from osler.schema import Record
+from osler.stats import Estimate, proportion
+from osler.summary import Passes
 
 STAGES = ("base", "sft", "grpo", "sft_same_rows")
 NAMES = {
@@ -26,7 +27,7 @@ NAMES = {
     "grpo": "GRPO from that SFT",
     "sft_same_rows": "SFT, GRPO's rows",
 }
-COLUMNS = ("model", "accuracy %", "format %", "thought names gold %", "unparseable", "unjudged", "n")
+COLUMNS = ("model", "accuracy %", "blank image %", "format %", "thought names gold %", "unparseable", "unjudged", "n")
 
 
 def quickstart(out: str | Path | None = None, seed: int = 0, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -49,8 +50,18 @@ def quickstart(out: str | Path | None = None, seed: int = 0, overrides: Sequence
 
 
 def summarise_chain(result: ChainResult, seed: int, started: float) -> dict[str, Any]:
-    """The numbers to quote, each with its interval and n; `gain` is GRPO minus its own start, paired on the same rows."""
-    records = {stage: read_records(result.evaluated[stage]) for stage in STAGES}
+    """The numbers to quote, each with its interval and n; `gain` is GRPO minus its own start, paired on the same rows.
+
+    `p_holm` are the p of both gains, adjusted for there being two; `reliance` is that of GRPO (a) and of its start (b).
+    """
+    passes = {stage: Passes.read(result.evaluated[stage]) for stage in STAGES}
+    primary = family(
+        {
+            "gain": contrast(passes["grpo"], passes["sft"]),
+            "gain_over_same_rows": contrast(passes["grpo"], passes["sft_same_rows"]),
+        }
+    )
+    reliance = primary.contrasts["gain"].reliance
     evaluations = {stage: result.evaluated[stage].summary for stage in STAGES}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
@@ -58,26 +69,20 @@ def summarise_chain(result: ChainResult, seed: int, started: float) -> dict[str,
         "floor": evaluations["grpo"]["floor"]["value"],
         "floor_estimate": evaluations["grpo"]["floor"],
         "format_rate": {stage: evaluations[stage]["format_rate"] for stage in STAGES},
-        "thought_names_gold": {stage: _thought_names_gold(records[stage]).to_json() for stage in STAGES},
+        "thought_names_gold": {stage: _thought_names_gold(passes[stage].real).to_json() for stage in STAGES},
+        "controls": {stage: evaluations[stage]["controls"] for stage in STAGES},
+        "reliance": reliance.to_json() if reliance else None,
         "unparseable": {stage: evaluations[stage]["unparseable"] for stage in STAGES},
         "unjudged": {stage: evaluations[stage]["unjudged"] for stage in STAGES},
         "reward": result.trained["grpo"].summary["reward"],
-        "gain": difference(records["grpo"], records["sft"]).to_json(),
-        "gain_over_same_rows": difference(records["grpo"], records["sft_same_rows"]).to_json(),
+        **{name: one.test.difference.to_json() for name, one in primary.contrasts.items()},
+        "p_holm": dict(primary.adjusted),
         "train_s": {stage: run.summary["seconds"] for stage, run in result.trained.items()},
         "wall_s": round(time.perf_counter() - started, 1),
         "peak_mb": round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1),
         "seed": seed,
         "report": str(result.run.path / "report.html"),
     }
-
-
-def difference(ours: list[Record], theirs: list[Record]) -> Estimate:
-    """Accuracy of `ours` minus `theirs`, strict reading, paired on the same rows, clustered by image."""
-    if [record.sample.id for record in ours] != [record.sample.id for record in theirs]:
-        raise RunError("the two evaluations are not of the same rows, so they cannot be paired.")
-    clusters = [record.sample.cluster for record in ours]
-    return paired_difference(_correct(ours), _correct(theirs), clusters)
 
 
 def notes(summary: dict[str, Any]) -> dict[str, Any]:
@@ -90,25 +95,47 @@ def notes(summary: dict[str, Any]) -> dict[str, Any]:
             f"GRPO moved the model from {accuracy['sft']}, to {accuracy['grpo']}: {points(gain)}, paired, on unseen images.",
             f"SFT on the same rows and for the same seconds reaches {accuracy['sft_same_rows']}; GRPO minus that is "
             f"{points(versus)}.",
-            f"A blind attacker, which sees no image, scores {Estimate(**summary['floor_estimate'])}.",
+            f"The best of four blind attackers, which see no image, scores {Estimate(**summary['floor_estimate'])}.",
+            *_reliance_in_words(summary["reliance"]),
         ],
         "table": {"columns": list(COLUMNS), "rows": table(summary)},
         "caveats": CAVEATS,
     }
 
 
+def _reliance_in_words(reliance: dict[str, Any] | None) -> list[str]:
+    """What is lost with a blank image; nothing where that was not tried."""
+    if not reliance:
+        return []
+    grpo, sft, change = (Estimate(**one) for one in (reliance["a"], reliance["b"], reliance["change"]["difference"]))
+    return [
+        f"With a blank image GRPO's model loses {points(grpo)}, its start {points(sft)}; its reliance on the image changed by "
+        f"{points(change)}."
+    ]
+
+
 def table(summary: dict[str, Any]) -> list[list[str]]:
-    """One row a model, its cells as `COLUMNS` says: three estimates with their intervals, and counts."""
-    estimates, counts = ("accuracy", "format_rate", "thought_names_gold"), ("unparseable", "unjudged")
+    """One row a model, its cells as `COLUMNS` says: four estimates with their intervals, and counts."""
+    estimates, counts = ("format_rate", "thought_names_gold"), ("unparseable", "unjudged")
     return [
         [
             NAMES[stage],
+            brief(Estimate(**summary["accuracy"][stage])),
+            _blank(summary["controls"][stage]),
             *(brief(Estimate(**summary[column][stage])) for column in estimates),
             *(str(summary[column][stage]) for column in counts),
             str(summary["accuracy"][stage]["n"]),
         ]
         for stage in STAGES
     ]
+
+
+def _blank(controls: dict[str, Any]) -> str:
+    """The accuracy on blank images with its own n, as controls are run on a part of the rows."""
+    if "blank" not in controls:
+        return "-"
+    found = Estimate(**controls["blank"]["accuracy"])
+    return f"{brief(found)} (n = {found.n})"
 
 
 def brief(estimate: Estimate) -> str:
@@ -137,11 +164,7 @@ def points(estimate: Estimate) -> str:
     return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}], n = {estimate.n}"
 
 
-def _correct(records: list[Record]) -> list[bool]:
-    return [record.verdict.outcome is Outcome.CORRECT for record in records]
-
-
-def _thought_names_gold(records: list[Record]) -> Estimate:
+def _thought_names_gold(records: Sequence[Record]) -> Estimate:
     """How often the thought holds the gold's text: whether the image was read, whatever was answered."""
     named = [record.sample.golds[0] in (record.parsed.thought or "") for record in records]
     return proportion(named, [record.sample.cluster for record in records])

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from osler.classification import classify
 from osler.errors import RunError
 from osler.floor import best
 from osler.looking import Looking, look, right, unparseable
+from osler.repeated import measure
 from osler.runs import Run
-from osler.schema import Outcome, Record, Sample
+from osler.schema import LETTERS, Kind, Outcome, Record, Sample, fold_text
 from osler.stats import Estimate, proportion
 from osler.strategies import AnswerForm
 from osler.taxonomy import Modality, QuestionType
@@ -89,13 +91,14 @@ class Passes:
     """What an evaluation left: the records of the rows as they are, and of each control those of the rows that it made.
 
     `left_out` counts for each control the rows that it could not be applied to, by reason. `answer_form` is how choices were
-    answered.
+    answered; `samples` are the records of rows that were answered several times at a temperature.
     """
 
     real: Sequence[Record]
     controls: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     answer_form: AnswerForm = "letter"
+    samples: Sequence[Record] = ()
 
     @classmethod
     def read(cls, run: Run) -> Self:
@@ -103,9 +106,9 @@ class Passes:
         made: defaultdict[str, list[Record]] = defaultdict(list)
         for record in read_records(run, "controls"):
             made[str(record.sample.extra["control"])].append(record)
-        facts = run.manifest.get("controls", {})
+        facts, samples = run.manifest.get("controls", {}), read_records(run, "samples")
         controls = {name: made.get(name, []) for name in dict.fromkeys((*facts.get("names", ()), *made))}
-        return cls(read_records(run), controls, facts.get("left_out", {}), run.manifest["trial"]["answer_form"])
+        return cls(read_records(run), controls, facts.get("left_out", {}), run.manifest["trial"]["answer_form"], samples)
 
     def along(self, axis: str) -> dict[str, Self]:
         """The part of each label of `axis` that occurs, in order; a control's rows go with the rows that they were made of."""
@@ -160,13 +163,18 @@ def place(label: str, axis: str) -> tuple[int, str]:
 
 
 def summarise(passes: Passes) -> dict[str, Any]:
-    """summary.json of an evaluation: the cell of all records, their form and length, and the cells along each axis."""
+    """summary.json of an evaluation: the cell of all records, their form and length, yes/no and letters as a classifier's
+    answers, several answers to a row, and the cells along each axis."""
     records = passes.real
+    repeated = measure(passes.samples, passes.answer_form)
     well_formed = [record.parsed.well_formed for record in records]
     return {
         **cell(passes).to_json(),
         "format_rate": proportion(well_formed, _clusters(records)).to_json(),
         "mean_tokens": _mean([record.tokens for record in records if record.tokens is not None]),
+        "yesno": _as_classes([record for record in records if record.sample.kind is Kind.YESNO], "yes"),
+        "letters": _as_classes([record for record in records if record.sample.gold_letter], None),
+        "samples": repeated.to_json() if repeated else None,
         **{f"by_{axis}": {label: part.to_json() for label, part in cells(passes, axis).items()} for axis in AXES},
     }
 
@@ -184,6 +192,28 @@ def _outcome(answer: str | None, outcome: Outcome) -> Outcome:
 def _accuracy(records: Sequence[Record], outcomes: Sequence[Outcome]) -> Estimate:
     judged = [pair for pair in zip(records, outcomes, strict=True) if pair[1] is not Outcome.UNJUDGED]
     return proportion([outcome is Outcome.CORRECT for _, outcome in judged], _clusters([record for record, _ in judged]))
+
+
+def _as_classes(records: Sequence[Record], positive: str | None) -> dict[str, Any] | None:
+    """Judged `records` as a classifier's answers, yes against no or by the gold's place; None where there are none."""
+    judged = [record for record in records if right(record) is not None]
+    if not judged:
+        return None
+    if positive:
+        golds = [fold_text(record.sample.golds[0]) for record in judged]
+        answers = [None if record.verdict.compared is None else fold_text(record.verdict.compared) for record in judged]
+    else:
+        golds, answers = [str(record.sample.gold_letter) for record in judged], [_letter(record) for record in judged]
+    return classify(golds, answers, _clusters(judged), positive).to_json()
+
+
+def _letter(record: Record) -> str | None:
+    """The letter of the option that was answered; of options that read alike the first. None where no option was answered."""
+    answer, letters = record.verdict.compared, LETTERS[: len(record.sample.options)]
+    if answer is None or answer in tuple(letters):
+        return answer
+    folded = [fold_text(option) for option in record.sample.options]
+    return letters[folded.index(fold_text(answer))] if fold_text(answer) in folded else None
 
 
 def _mean(values: Sequence[float]) -> float | None:

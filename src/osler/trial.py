@@ -69,9 +69,9 @@ class Trial:
         answer_form_of(changes.get("answer_form"))
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
-    def with_controls(self, names: str | None, max_rows_per_cell: int | None) -> "Trial":
-        """This trial with other controls (default, all, none, or names with commas), of at most so many rows a cell."""
-        changes: dict[str, Any] = {} if max_rows_per_cell is None else {"max_rows_per_cell": max_rows_per_cell}
+    def with_controls(self, names: str | None, **given: Any) -> "Trial":
+        """This trial with other controls (default, all, none, or names with commas), and what is `given` (not None) of them."""
+        changes = {name: value for name, value in given.items() if value is not None}
         if names is not None:
             changes["names"] = names if names in ("default", "all", "none") else tuple(names.split(","))
         return replace(self, controls=self.controls.model_copy(update=changes))

@@ -13,6 +13,7 @@ from osler.cli.output import (
     print_controls,
     print_evaluations,
     print_json,
+    print_samples,
     print_table,
     print_training,
 )
@@ -74,7 +75,9 @@ def train(
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="tiny, a folder, a hub name, run:DIR[@last|best|STEP], peft:DIR, openai:URL#NAME.")],
+    model: Annotated[
+        str, typer.Option(help="tiny, a folder, a hub name, run:DIR[@last|best|STEP], peft:DIR, openai:URL#NAME.")
+    ],
     data: Annotated[str, typer.Option(help="NAME, NAME:PATH or NAME:PATH?images=ROOT.")],
     split: str = "test",
     strategy: Annotated[str | None, typer.Option(help="think, nothink, nothink_raw, think_after; default as trained.")] = None,
@@ -83,6 +86,8 @@ def evaluate(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts at a time; lower it where memory runs out.")] = None,
     controls: Annotated[str | None, typer.Option(help="default, all, none, or names with commas: blank,shuffled.")] = None,
     max_rows_per_cell: Annotated[int | None, typer.Option(min=1, help="Rows a control: of each modality x type.")] = None,
+    samples: Annotated[int | None, typer.Option(min=0, help="Completions a row, for Pass@K and calibration.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="At which those are sampled; 1.0.")] = None,
     scorer: Annotated[str, typer.Option(help="osler, or medr1: as its released evaluation reads.")] = "osler",
     train: Annotated[str | None, typer.Option(help="Training rows for the floor, where osler did not train.")] = None,
     out: Out = None,
@@ -96,13 +101,15 @@ def evaluate(
 
     asked: dict[str, Any] = {"strategy": strategy, "answer_form": answer_form, "max_tokens": max_tokens}
     asked |= {"batch_size": batch_size, "scorer": scorer}
-    trial = Trial.of_model(model).with_changes(**asked).with_controls(controls, max_rows_per_cell)
+    trial = Trial.of_model(model).with_changes(**asked)
+    trial = trial.with_controls(controls, max_rows_per_cell=max_rows_per_cell, samples=samples, temperature=temperature)
     run = pipeline.evaluate(model, data, trial, split, out, resume=resume, train=train)
     if as_json:
         print_json({"run": str(run.path), **run.summary})
         return
     print_evaluations({run.manifest["model"]["label"]: run.summary})
     print_controls(run.summary)
+    print_samples(run.summary["samples"])
     for axis in ("modality", "question_type", "source"):
         print_evaluations(run.summary[f"by_{axis}"], title=f"by {axis.replace('_', ' ')}")
     typer.echo(str(run.path))

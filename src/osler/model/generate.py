@@ -5,8 +5,8 @@ The same generator rolls out (G sampled completions a prompt, with their log-pro
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from osler.model.family import VLM
 from osler.model.features import FeatureStore
 from osler.model.packing import Group, PackedPolicy, micro_batches, pack
 from osler.model.prompts import Encoded, Prompt, encode
-from osler.model.sampling import GREEDY, Sampling, choose, uniforms
+from osler.model.sampling import GREEDY, Sampling, choose, seed_of, uniforms
 from osler.schema import Completion
 
 PREFILL_TOKENS = 8192
@@ -214,17 +214,37 @@ class Generator:
 
 
 def generate(
-    vlm: VLM, prompts: Iterable[Prompt], max_tokens: int, rows: int = 64, store: FeatureStore | None = None
+    vlm: VLM,
+    prompts: Iterable[Prompt],
+    max_tokens: int,
+    rows: int = 64,
+    store: FeatureStore | None = None,
+    temperature: float | None = None,
+    seed: int = 0,
 ) -> Iterator[Completion]:
-    """One greedy completion a prompt, in the order of `prompts`, which are read as they are needed; special tokens other than
-    the ends are banned. Without a `store` of features they are kept in RAM for this call."""
+    """One completion a prompt, in the order of `prompts`, which are read as they are needed; greedy without a `temperature`.
+
+    Special tokens other than the ends are banned. Equal prompts in a row are prefilled once; each completion draws by a seed of
+    its own, of `seed` and its place. Without a `store` of features they are kept in RAM for this call.
+    """
     vlm.model.eval()
     store = store or FeatureStore(vlm, FeatureSettings(disk_gb=0))
-    generator = Generator(vlm, greedy(vlm), max_tokens, rows)
+    sampling = greedy(vlm) if temperature is None else replace(greedy(vlm), temperature=temperature)
+    generator = Generator(vlm, sampling, max_tokens, rows)
     early: dict[int, Completion] = {}
+    starts: list[int] = []
     following = 0
-    for number, _, sampled in generator.run(Request(encode(vlm, store, prompt), (0,)) for prompt in prompts):
-        early[number] = completion_of(vlm, sampled)
+
+    def requests() -> Iterator[Request]:
+        place = 0
+        for prompt, same in groupby(prompts):
+            seeds = tuple(seed_of(seed, at) for at, _ in enumerate(same, place))
+            starts.append(place)
+            place += len(seeds)
+            yield Request(encode(vlm, store, prompt), seeds)
+
+    for number, completion, sampled in generator.run(requests()):
+        early[starts[number] + completion] = completion_of(vlm, sampled)
         while following in early:
             yield early.pop(following)
             following += 1

@@ -1,0 +1,145 @@
+"""The command that sets evaluations side by side: source x target, and one such table less another."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from osler.cli.output import Json, print_json, print_table
+
+if TYPE_CHECKING:
+    from osler.contrasts import Difference, MatrixDifference
+    from osler.matrix import Detectable, Matrix
+    from osler.stats import Estimate
+    from osler.summary import Cell
+
+
+def matrix(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Evaluation runs.")],
+    axis: Annotated[str, typer.Option(help="modality, question_type or source.")] = "modality",
+    minus: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="Subtract this run; once for each. One zero-shot run is subtracted from all."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the cells here.")] = None,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE.svg|FILE.png", help="Also draw the cells here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The source x target table of evaluation runs, or its difference from another's."""
+    from osler.contrasts import difference
+    from osler.matrix import Matrix, build_matrix
+    from osler.runs import Run
+
+    given, taken = ([Run.open(path) for path in paths] for paths in (runs, minus or []))
+    built = difference(given, taken, axis) if taken else build_matrix(given, axis)
+    if csv:
+        _write(csv, built.to_csv())
+    if svg:
+        from osler.heatmaps import write_heat_map
+
+        write_heat_map(built, svg)
+    if as_json:
+        print_json(built.to_json())
+        return
+    _print_matrix(built) if isinstance(built, Matrix) else _print_difference(built)
+
+
+def _write(file: Path, text: str) -> None:
+    from osler.errors import RunError
+    from osler.runs import write_whole
+
+    if file.is_dir():
+        raise RunError(f"{file} is a folder. Name the file to write.")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, text)
+    except OSError as error:
+        raise RunError(f"{file} cannot be written ({error}). Name another file.") from error
+
+
+def _print_matrix(built: "Matrix") -> None:
+    rows = [
+        [
+            line.label,
+            *(_cell(line.cells[column], line.detectable[column]) for column in built.columns),
+            _cell(line.overall, line.overall_detectable),
+            _share(line.macro),
+        ]
+        for line in built.lines
+    ]
+    print_table(f"Accuracy in % by {built.axis}", ("trained on", *built.columns, "all rows", "macro"), rows)
+    typer.echo(
+        "A cell: accuracy [95 % interval] (rows), read strictly; floor: the best of four blind attackers; blank: the visual "
+        "reliance, accuracy less that with blank images; mdd: the smallest difference of two models that these rows would show "
+        "with 80 % power; n<100: too few rows to compare by."
+    )
+    counts = [line.overall for line in built.lines]
+    unparseable, unjudged = sum(one.unparseable for one in counts), sum(one.unjudged for one in counts)
+    typer.echo(f"Of all records {unparseable:,} are unparseable, and count as wrong; {unjudged:,} are unjudged, and left out.")
+    if (gap := built.to_json())["gap"] is not None:
+        on, off, points = (_share(gap[key]) for key in ("diagonal", "off_diagonal", "gap"))
+        typer.echo(f"Macro mean on the diagonal {on}, off it {off}: a transfer gap of {points} points.")
+
+
+def _print_difference(built: "MatrixDifference") -> None:
+    rows = [
+        [
+            line.label,
+            *(_difference(line.cells[column]) for column in built.columns),
+            _difference(line.overall),
+            _share(line.macro, "+.1f"),
+        ]
+        for line in built.lines
+    ]
+    print_table(f"Difference in points by {built.axis}", ("trained on", *built.columns, "all rows", "macro"), rows)
+    typer.echo(
+        f"A cell: difference in accuracy [95 % interval] (rows), paired; q: its p over {built.tested} cells, by Benjamini and "
+        "Hochberg; lenient: the difference read leniently; reliance: the change of visual reliance; n<100: too few rows to "
+        "compare by. The cells describe; they do not confirm."
+    )
+    if unmatched := [run for runs in built.unmatched.values() for run in runs]:
+        typer.echo(f"Left out, as no run of the other side was trained on the same: {', '.join(unmatched)}.")
+    if unpaired := sum(line.overall.unpaired for line in built.lines):
+        typer.echo(f"{unpaired:,} records are of cells that only one side has, and are left out.")
+    if (gap := built.to_json())["gap"] is not None:
+        on, off, points = (_share(gap[key], "+.1f") for key in ("diagonal", "off_diagonal", "gap"))
+        typer.echo(f"Macro mean on the diagonal {on}, off it {off}: the transfer gap changes by {points} points.")
+
+
+def _cell(cell: "Cell", found: "Detectable") -> str:
+    """A matrix's cell as text, "" where it has no rows."""
+    if not cell.n:
+        return ""
+    blank = cell.controls.get("blank")
+    parts = [
+        f"floor {_share(cell.floor.value)}" if cell.floor and cell.floor.n else "",
+        f"blank {_interval(blank.difference, '+.1f')}" if blank and blank.n else "",
+        f"mdd {_share(found.difference)}",
+    ]
+    return _lines(f"{_interval(cell.accuracy)} ({cell.n:,})", parts, cell.small)
+
+
+def _difference(cell: "Difference") -> str:
+    """A difference's cell as text, "" where it has no rows."""
+    if not (cell.n and cell.contrast):
+        return ""
+    reliance = cell.contrast.reliance
+    parts = [
+        "" if cell.q is None else f"q {cell.q:.3f}",
+        f"lenient {_share(cell.contrast.lenient.value, '+.1f')}",
+        f"reliance {_interval(reliance.change.difference, '+.1f')}" if reliance and reliance.change.n else "",
+    ]
+    return _lines(f"{_interval(cell.estimate, '+.1f')} ({cell.n:,})", parts, cell.small)
+
+
+def _lines(first: str, parts: Sequence[str], small: bool) -> str:
+    return "\n".join([first, *(part for part in parts if part), *(["n<100"] if small else [])])
+
+
+def _interval(estimate: "Estimate", form: str = ".1f") -> str:
+    return f"{_share(estimate.value, form)} [{_share(estimate.ci_low, form)}, {_share(estimate.ci_high, form)}]"
+
+
+def _share(value: float | None, form: str = ".1f") -> str:
+    return "-" if value is None else f"{100 * value:{form}}"

@@ -226,6 +226,7 @@ def test_an_override_goes_to_every_stage_or_to_one(recipe_file):
         ("strategy=nothink_raw", "no tags, so a format reward has nothing to pay for"),
         ("rollout.micro_batch=9", "micro_batch counts rows, which engine=packed has none of"),
         ("sft.micro_batch=7", "sft.micro_batch=7 does not divide"),
+        ("objective.sampler_cap=9", "sampler_cap does nothing without"),
         ("init=somewhere", "init 'somewhere' is no run"),
         ("sft.max_seconds=long", "sft.max_seconds is 'long'"),
     ],
@@ -241,6 +242,16 @@ def test_trls_forwards_divide_a_step(recipe_file):
     recipe = load_recipe(recipe_file("lr: 1"), ["engine=trl", "rollout.micro_batch=7"])
     with pytest.raises(RecipeError, match=r"rollout\.micro_batch=7 does not divide"):
         check(recipe)
+
+
+def test_what_full_tuning_or_trl_would_not_heed_is_refused(recipe_file):
+    for overrides, message in (
+        (["full=true", "lora.r=8"], "full=true trains no LoRA"),
+        (["full=true", "lora.dropout=0.1"], "full=true trains no LoRA"),
+        (["engine=trl", "features.cache=true"], "features.cache is a setting of engine=packed"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            check(load_recipe(recipe_file("lr: 1"), overrides))
 
 
 def test_a_bare_answer_needs_no_format_reward(recipe_file):

@@ -11,6 +11,7 @@ from osler.config import Recipe
 from osler.datasets.phantoms import samples
 from osler.errors import RecipeError
 from osler.grading import grader
+from osler.model.features import FeatureStore
 from osler.model.load import load_policy
 from osler.rl.engine import Engine
 from osler.rl.objective import Totals
@@ -57,6 +58,8 @@ def recipe(checkpoint, reward="letters", **changes):
         "max_steps": 2,
         "save_steps": 2,
     }
+    if changes.get("full"):
+        del settings["lora"]
     return Recipe.model_validate(settings | changes)
 
 
@@ -214,3 +217,12 @@ def test_the_advice_about_micro_tokens_works(checkpoint, tmp_path):
         pipeline.train(recipe(checkpoint, micro_tokens=30), tmp_path / "out")
     advised = int(str(refused.value).partition("Set micro_tokens=")[2].partition(",")[0])
     assert pipeline.train(recipe(checkpoint, micro_tokens=advised), tmp_path / "out").summary["steps"] == 2
+
+
+def test_whether_a_group_fits_is_known_before_any_image_goes_through_the_tower(checkpoint, tmp_path, monkeypatch):
+    def computed(*_):
+        raise AssertionError("an image went through the tower")
+
+    monkeypatch.setattr(FeatureStore, "_compute", computed)
+    with pytest.raises(RecipeError, match=r"micro_tokens=20 is smaller than a group.*Set micro_tokens=\d+"):
+        pipeline.train(recipe(checkpoint, micro_tokens=20), tmp_path / "run")

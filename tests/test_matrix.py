@@ -280,6 +280,18 @@ def test_no_runs_make_an_empty_matrix():
     assert build_matrix([], "source").to_csv() == ",".join(CSV_HEADER) + "\n"
 
 
+def test_a_field_of_the_rows_own_is_an_axis(evaluate):
+    records = [
+        replace(one, sample=replace(one.sample, extra=extra))
+        for one, extra in zip(rows("CT", 3, 3), [{"scanner": "A"}, {"scanner": 3}, {}] * 2, strict=True)
+    ]
+    run = evaluate("ct", records, ["CT"])
+    matrix = build_matrix([run], "extra:scanner")
+    assert (matrix.rows, matrix.columns) == (("unknown · grpo",), ("3", "A", "unknown"))
+    assert [cell.n for cell in matrix.cells["unknown · grpo"].values()] == [2, 2, 2]
+    assert matrix.lines[0].domain is None  # a run does not tell the scanners that it was trained on
+
+
 # --- the controls of a cell
 
 

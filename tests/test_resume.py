@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from osler import pipeline
 from osler.config import Recipe
@@ -126,10 +126,10 @@ def test_a_run_cut_off_before_its_first_checkpoint_begins_again(checkpoint, tmp_
     assert told(pipeline.train(recipe, run.path, resume=True), "metrics") == wanted
 
 
-def test_only_the_newest_checkpoint_keeps_its_state(checkpoint, tmp_path):
+def test_only_the_two_newest_checkpoints_keep_their_states(checkpoint, tmp_path):
     run = pipeline.train(Recipe.model_validate(settings(checkpoint)), tmp_path / "run")
     states = sorted(str(path.relative_to(run.path)) for path in run.path.rglob("state.*"))
-    assert states == ["checkpoints/6/state.json", "checkpoints/6/state.safetensors"]
+    assert states == [f"checkpoints/{step}/state.{kind}" for step in (4, 6) for kind in ("json", "safetensors")]
     assert sorted(folder.name for folder in (run.path / "checkpoints").iterdir()) == ["2", "4", "6"]
 
 
@@ -151,13 +151,28 @@ def test_another_recipe_or_other_rows_cannot_go_on(checkpoint, tmp_path):
         pipeline.train(recipe, run.path, resume=True)
 
 
-def test_a_damaged_state_says_which_folder_to_remove(checkpoint, tmp_path):
+@pytest.mark.parametrize("damage", ["cut", "empty"])
+def test_a_damaged_state_says_which_folder_to_remove_and_that_works(checkpoint, tmp_path, damage):
+    recipe = Recipe.model_validate(settings(checkpoint))
+    run = pipeline.train(recipe, tmp_path / "run")
+    wanted = told(run, "metrics")
+    folder = run.path / "checkpoints" / "6"
+    state = folder / ("state.safetensors" if damage == "cut" else "state.json")
+    state.write_bytes(state.read_bytes()[:-100] if damage == "cut" else b"{}")
+    run.save(state="failed")
+    with pytest.raises(RunError, match=r"checkpoints/6: its state is damaged.*Remove this folder to go on from 4\."):
+        pipeline.train(recipe, run.path, resume=True)
+    shutil.rmtree(folder)
+    assert told(pipeline.train(recipe, run.path, resume=True), "metrics") == wanted
+
+
+def test_a_state_without_its_weights_is_refused(checkpoint, tmp_path):
     recipe = Recipe.model_validate(settings(checkpoint, max_steps=2))
     run = pipeline.train(recipe, tmp_path / "run")
-    state = run.path / "checkpoints" / "2" / "state.safetensors"
-    state.write_bytes(state.read_bytes()[:-100])
+    file = run.path / "checkpoints" / "2" / "state.safetensors"
+    save_file({name: tensor for name, tensor in load_file(file).items() if not name.startswith("weight.")}, file)
     run.save(state="failed")
-    with pytest.raises(RunError, match=r"checkpoints/2: its state is damaged.*Remove this folder"):
+    with pytest.raises(RunError, match=r"holds 0 trained weights, and the model has \d+"):
         pipeline.train(recipe, run.path, resume=True)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain as joined
 
-from osler.config import Chain, Recipe
+from osler.config import Chain, LoraSettings, ObjectiveSettings, Recipe
 from osler.datasets.splits import Splits
 from osler.errors import DataError, RecipeError
 from osler.images import PHANTOM, open_image, underlying
@@ -50,6 +50,10 @@ def _check_engine(recipe: Recipe) -> None:
     rollout, packed = recipe.rollout, recipe.method == "grpo" and recipe.engine == "packed"
     if recipe.full and not packed:
         raise RecipeError("full=true needs method=grpo with engine=packed so far. Leave it out to train a LoRA.")
+    if recipe.full and recipe.lora != LoraSettings():
+        raise RecipeError("full=true trains no LoRA, so that its settings would do nothing. Leave lora out.")
+    if recipe.objective.sampler_cap != ObjectiveSettings().sampler_cap and recipe.objective.sampler_correction == "none":
+        raise RecipeError("objective.sampler_cap does nothing without objective.sampler_correction=truncated.")
     if recipe.train_vision != "none" and not recipe.full:
         raise RecipeError(f"train_vision={recipe.train_vision} needs full=true: a LoRA leaves the vision tower as it is.")
     if recipe.train_vision != "none" and recipe.features.cache:
@@ -59,13 +63,14 @@ def _check_engine(recipe: Recipe) -> None:
         _check_packed(recipe)
     elif recipe.method == "grpo":
         own = {"micro_tokens": recipe.micro_tokens, "rollout.rows": rollout.rows, "rollout.resample": rollout.resample}
+        own["features.cache"] = recipe.features.cache
         own["objective.sampler_correction"] = recipe.objective.sampler_correction == "truncated"
         if heedless := [name for name, value in own.items() if value]:
             raise RecipeError(f"{heedless[0]} is a setting of engine=packed; engine=trl would not heed it. Leave it out.")
 
 
 def _check_packed(recipe: Recipe) -> None:
-    if recipe.lora.dropout and not recipe.full:
+    if recipe.lora.dropout:
         raise RecipeError(f"lora.dropout={recipe.lora.dropout} would draw one mask for a prompt that G completions share, "
                           "where rows draw G. Set lora.dropout=0, or engine=trl.")  # fmt: skip
     micro, G = recipe.rollout.micro_batch, recipe.rollout.G

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from osler.controls import CONTROLS
-from osler.errors import RecipeError, RunError, unknown
+from osler.errors import RunError
 from osler.looking import Looking, right
 from osler.runs import Run
 from osler.schema import Record
 from osler.significance import design_effect, intracluster_correlation, minimum_detectable_difference, sd_of_pairs
 from osler.stats import EMPTY, Estimate, macro
-from osler.summary import AXES, Cell, Passes, cell, in_order, place
+from osler.summary import Cell, Passes, axis_of, cell, in_order, place
 
 CSV_HEADER = (
     *("row", "column", "accuracy", "ci_low", "ci_high", "n", "lenient", "lenient_n", "floor", "floor_n", "attacker"),
@@ -154,7 +154,7 @@ class Matrix:
 
 
 def build_matrix(runs: Sequence[Run], axis: str) -> Matrix:
-    """The matrix of evaluation `runs` on `axis` (modality | question_type | source), sorted as `arranged`.
+    """The matrix of evaluation `runs` on `axis` (modality | question_type | source | extra:KEY), sorted as `arranged`.
 
     Errors: RecipeError for an axis that is none; RunError for a run that is no evaluation, is damaged, or comes twice.
     """
@@ -190,8 +190,7 @@ def arranged(runs: Sequence[Run], axis: str) -> list[Run]:
 
     Errors: as `build_matrix`.
     """
-    if axis not in AXES:
-        raise RecipeError(unknown("axis", axis, AXES))
+    axis_of(axis)  # or it is none
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RunError("a run was given twice: a matrix needs different ones.")
     return sorted(runs, key=lambda run: _rank(training(run, axis), axis))

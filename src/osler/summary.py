@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from osler.classification import classify
-from osler.errors import RunError
+from osler.errors import RecipeError, RunError, unknown
 from osler.floor import best
 from osler.looking import Looking, look, right, unparseable
 from osler.repeated import measure
@@ -25,6 +25,17 @@ AXES: dict[str, tuple[Callable[[Sample], str], tuple[str, ...]]] = {
     "source": (lambda sample: sample.source or "unknown", ()),
 }
 """Each axis: how to read a sample's label off it, and the labels whose order is fixed (others follow by name)."""
+EXTRA, UNKNOWN = "extra:", "unknown"
+
+
+def axis_of(axis: str) -> tuple[Callable[[Sample], str], tuple[str, ...]]:
+    """The entry of `AXES`, or for "extra:KEY" one that reads KEY off `Sample.extra`: "unknown" where a sample has none.
+
+    Errors: RecipeError for an axis that is none.
+    """
+    if axis not in AXES and not axis.startswith(EXTRA):
+        raise RecipeError(unknown("axis", axis, [*AXES, f"{EXTRA}KEY"]))
+    return AXES.get(axis) or (lambda sample: _extra(sample, axis.removeprefix(EXTRA)), ())
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,7 @@ class Passes:
 
     def along(self, axis: str) -> dict[str, Self]:
         """The part of each label of `axis` that occurs, in order; a control's rows go with the rows that they were made of."""
-        label_of, _ = AXES[axis]
+        label_of, _ = axis_of(axis)
         by_label: defaultdict[str, list[Record]] = defaultdict(list)
         for record in self.real:
             by_label[str(label_of(record.sample))].append(record)
@@ -158,7 +169,7 @@ def in_order(labels: Iterable[str], axis: str) -> list[str]:
 
 def place(label: str, axis: str) -> tuple[int, str]:
     """A key to sort by: the order of the taxonomy, then, for labels that it does not hold, the alphabet."""
-    _, fixed = AXES[axis]
+    _, fixed = axis_of(axis)
     return (fixed.index(label) if label in fixed else len(fixed)), label
 
 
@@ -177,6 +188,11 @@ def summarise(passes: Passes) -> dict[str, Any]:
         "samples": repeated.to_json() if repeated else None,
         **{f"by_{axis}": {label: part.to_json() for label, part in cells(passes, axis).items()} for axis in AXES},
     }
+
+
+def _extra(sample: Sample, key: str) -> str:
+    value = sample.extra.get(key)
+    return UNKNOWN if value in (None, "") else str(value)
 
 
 def _strict(record: Record) -> Outcome:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from osler import __version__
-from osler.cli import audit, cache, data, measuring, runs
+from osler.cli import audit, cache, data, matrix, measuring, runs
 from osler.errors import OslerError
 
 app = typer.Typer(
@@ -48,7 +48,7 @@ app.command()(runs.quickstart)
 app.command()(runs.train)
 app.command("eval")(runs.evaluate)
 app.command()(runs.score)
-app.command()(runs.matrix)
+app.command()(matrix.matrix)
 app.command()(runs.report)
 app.command()(audit.audit)
 app.command()(measuring.doctor)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def matrix(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Evaluation runs.")],
-    axis: Annotated[str, typer.Option(help="modality, question_type or source.")] = "modality",
+    axis: Annotated[str, typer.Option(help="modality, question_type, source, or extra:KEY of the rows.")] = "modality",
     minus: Annotated[
         list[Path] | None,
         typer.Option(metavar="RUN", help="Subtract this run; once for each. One zero-shot run is subtracted from all."),

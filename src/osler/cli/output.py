@@ -29,13 +29,14 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table for people."""
+    """Print a table for people; its first column is kept on one line where no cell of it has more than 40 characters."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title or None, title_justify="left")
+    short = all(len(row[0]) <= 40 for row in rows)
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
+        table.add_column(column, overflow="fold", no_wrap=number == 0 and short)
     for row in rows:
         table.add_row(*row)
     Console().print(table)
@@ -80,13 +81,3 @@ def estimate(value: dict[str, Any] | None) -> str:
     from osler.stats import Estimate
 
     return str(Estimate(**value)) if value else "-"
-
-
-def cell_text(cell: Any, counts: bool = False) -> str:
-    """A matrix's cell as text, "" where it has no rows; with `counts` also what could not be parsed or judged."""
-    if not cell.n:
-        return ""
-    a, floor = cell.accuracy, cell.floor
-    text = f"{100 * a.value:.1f} [{100 * a.ci_low:.1f}, {100 * a.ci_high:.1f}] ({a.n})"
-    text += (f", floor {100 * floor.value:.1f}" if floor and floor.n else "") + (" n<100" if cell.small else "")
-    return text + (f"; {cell.unparseable} unparseable, {cell.unjudged} unjudged" if counts else "")

@@ -9,7 +9,6 @@ from osler.cli.output import (
     Json,
     Out,
     calm,
-    cell_text,
     print_controls,
     print_evaluations,
     print_json,
@@ -146,30 +145,6 @@ def score(
     )
     if scored.summary["floor"] is None:
         typer.echo("No floor: name the training rows with --train.")
-
-
-def matrix(
-    runs: Annotated[list[Path], typer.Argument(help="Evaluation runs.")],
-    axis: Annotated[str, typer.Option(help="modality, question_type or source.")] = "modality",
-    csv: Annotated[Path | None, typer.Option(help="Also write the cells here.")] = None,
-    as_json: Json = False,
-) -> None:
-    """The source x target table of evaluation runs."""
-    from osler.matrix import build_matrix
-    from osler.runs import Run
-
-    built = build_matrix([Run.open(path) for path in runs], axis)
-    if csv:
-        csv.write_text(built.to_csv(), encoding="utf-8")
-    if as_json:
-        print_json(built.to_json())
-        return
-    rows = [
-        [line.label, *(cell_text(line.cells[column]) for column in built.columns), cell_text(line.overall, counts=True)]
-        for line in built.lines
-    ]
-    title = f"Accuracy in % [95 % interval] (n), floor; by {axis}"
-    print_table(title, ("trained on", *built.columns, "all rows"), rows)
 
 
 def report(

@@ -109,9 +109,17 @@ class FeatureStore:
         """Whether none of `images` would have to be computed again. A file is looked at once, by its shape and length."""
         return self.cached and all(digest in self._held or self._on_disk(digest) for digest in map(self._digest, images))
 
+    def grid(self, image: ImageLike) -> tuple[int, int, int]:
+        """The patches of `image` before merging: temporal, height, width. Nothing goes through the tower."""
+        temporal, height, width = self._inputs(image)["image_grid_thw"][0].tolist()
+        return temporal, height, width
+
+    def _inputs(self, image: ImageLike) -> Any:
+        return self.vlm.processor.image_processor(images=[opened(image)], return_tensors="pt")
+
     @torch.no_grad()
     def _compute(self, image: ImageLike) -> Features:
-        inputs = self.vlm.processor.image_processor(images=[opened(image)], return_tensors="pt")
+        inputs = self._inputs(image)
         grid = tuple(inputs["image_grid_thw"][0].tolist())
         if self.trained:
             return Features(grid, torch.empty(0), inputs["pixel_values"])

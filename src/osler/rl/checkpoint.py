@@ -4,7 +4,8 @@
     RUN/checkpoints/STEP/state.safetensors   weights in full precision, the optimizer's moments, torch's random state
     RUN/checkpoints/STEP/state.json          the rest
 
-A checkpoint is written beside its place and renamed, so that it is there whole or not at all. Only the newest keeps its state.
+A checkpoint is written beside its place and renamed, so that it is there whole or not at all. The two newest keep
+their states.
 """
 
 import json
@@ -24,12 +25,15 @@ from torch import Tensor
 from osler.errors import RunError
 from osler.runs import Run, write_json
 
+PARTS = {"steps", "tokens", "place", "optimizer", "random", "batch"}
+"""What state.json holds."""
+
 State = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors by name, and everything else as JSON."""
 
 
 def save_checkpoint(run: Run, step: int, save_weights: Callable[[Path], None], state: State) -> None:
-    """Write checkpoints/`step` whole; the states of older checkpoints are deleted, their weights stay."""
+    """Write checkpoints/`step` whole; the states of all but the two newest are deleted, their weights stay."""
     folder = run.path / "checkpoints" / str(step)
     part = folder.with_name(f"{step}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -40,22 +44,31 @@ def save_checkpoint(run: Run, step: int, save_weights: Callable[[Path], None], s
     write_json(part / "state.json", rest)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
-    for older in folder.parent.glob("*/state.*"):
-        if older.parent.name.isdigit() and int(older.parent.name) < step:
-            older.unlink()
+    for older in _with_state(run)[:-2]:
+        for file in older.glob("state.*"):
+            file.unlink()
+
+
+def _with_state(run: Run) -> list[Path]:
+    """The checkpoints that have a state, from the oldest to the newest."""
+    found = [file.parent for file in (run.path / "checkpoints").glob("*/state.json") if file.parent.name.isdigit()]
+    return sorted(found, key=lambda path: int(path.name))
 
 
 def load_state(run: Run) -> State | None:
     """The state of the newest checkpoint; None where there is none yet. Errors: RunError where it is damaged."""
-    found = [file.parent for file in (run.path / "checkpoints").glob("*/state.json") if file.parent.name.isdigit()]
+    found = _with_state(run)
     if not found:
         return None
-    folder = max(found, key=lambda path: int(path.name))
+    folder = found[-1]
+    advice = f"Remove this folder to go on from {found[-2].name}." if len(found) > 1 else "Train again into another folder."
     try:
         rest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if missing := sorted(PARTS - rest.keys()):
+            raise ValueError(f"it lacks {', '.join(missing)}")
         return load_file(folder / "state.safetensors"), rest
     except (OSError, ValueError, SafetensorError) as error:
-        raise RunError(f"{folder}: its state is damaged ({error}). Remove this folder to go on from an older one.") from error
+        raise RunError(f"{folder}: its state is damaged ({error}). {advice}") from error
 
 
 def random_state() -> State:

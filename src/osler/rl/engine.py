@@ -18,8 +18,8 @@ from osler.errors import RecipeError
 from osler.model.attention import base_model
 from osler.model.family import VLM
 from osler.model.features import FeatureStore
-from osler.model.packing import Group, Packed, micro_batches, pack
-from osler.model.prompts import encode
+from osler.model.packing import Packed, micro_batches, pack
+from osler.model.prompts import token_ids
 from osler.progress import bar, console
 from osler.rl.checkpoint import State, load_state, random_state, save_checkpoint, set_random_state
 from osler.rl.learner import Learner
@@ -184,30 +184,37 @@ class Engine:
         places = min(drawn, len(roller.samples))
         visited = [roller.sample_at(place) for place in range(places)]
         images = list(dict.fromkeys(image for sample in visited for image in sample.images))
+        if recipe.micro_tokens:
+            self._check_group(visited)
         if not self.store.cached:
             why = "the tower is trained" if self.store.trained else "features.cache is off"
             console.print(f"Vision features are not kept, as {why}: every image goes through the tower whenever it is used.")
         else:
             self.store.build(images)
-        if recipe.micro_tokens:
-            longest = max(visited, key=lambda sample: encode(roller.vlm, self.store, roller.prompt(sample)).length)
-            self._check_group(longest)
         tower = base_model(self.learner.vlm.model).model.visual
         if tower.device.type == "cuda" and self.store.holds(images):
             tower.to("cpu")
             self.learner.let_reference_tower_go()
             torch.cuda.empty_cache()
 
-    def _check_group(self, sample: Sample) -> None:
-        prompt = encode(self.roller.vlm, self.store, self.roller.prompt(sample))
-        largest = Group(prompt, [torch.zeros(self.recipe.rollout.max_tokens)] * self.recipe.rollout.G).tokens
+    def _check_group(self, visited: Sequence[Sample]) -> None:
+        """Errors: RecipeError where the group of a sample does not fit; no image goes through the tower for that."""
+        grids = {image: self.store.grid(image) for image in dict.fromkeys(i for sample in visited for i in sample.images)}
+        lengths = [self._prompt_length(sample, [grids[image] for image in sample.images]) for sample in visited]
+        length, sample = max(zip(lengths, visited, strict=True), key=lambda pair: pair[0])
+        added = self.recipe.rollout.G * self.recipe.rollout.max_tokens
+        largest = length + added
         if largest > (self.recipe.micro_tokens or largest):
             raise RecipeError(
                 f"micro_tokens={self.recipe.micro_tokens} is smaller than a group, which is never cut: sample {sample.id!r} "
-                f"has {prompt.length} prompt tokens, and G x max_tokens adds {largest - prompt.length}. Set "
+                f"has {length} prompt tokens, and G x max_tokens adds {added}. Set "
                 f"micro_tokens={largest}, or lower rollout.G, rollout.max_tokens or images.max_pixels; checkpointing=true "
                 "saves memory."
             )
+
+    def _prompt_length(self, sample: Sample, grids: list[tuple[int, int, int]]) -> int:
+        text, _ = self.roller.prompt(sample)
+        return len(token_ids(self.roller.vlm, text, grids))
 
     def _wait(self) -> None:
         if self.learner.vlm.device.type == "cuda":

@@ -114,7 +114,11 @@ class Learner:
         return tensors, {"param_groups": state["param_groups"], "schedule": schedule}
 
     def load_state_dict(self, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken. Errors: RunError where weights are missing."""
+        weights = sum(key.startswith("weight.") for key in tensors)
+        if weights != len(self.masters.weights):
+            raise RunError(f"the checkpoint holds {weights} trained weights, and the model has {len(self.masters.weights)}. "
+                           "Train again into another folder.")  # fmt: skip
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             kind, number, *name = key.split(".", 2)

@@ -13,7 +13,8 @@ import osler
 LAYERS = (
     "errors taxonomy stats significance selfconsistency classification canvas lesions drawing progress rl.objective",
     "schema config images",
-    "grading strategies reading runs datasets.* attackers floor fingerprints findings debiasing donors paraphrases controls",
+    "grading strategies reading runs datasets.* attackers floor fingerprints definitions leaks findings debiasing "
+    "donors paraphrases controls",
     "rewards judge model.* looking repeated summary contrasts matrix auditing",
     "rl.* baselines evaluation trial planning lineage",
     "report charts heatmaps examples exporting doctor interop inspect_logs check bench.*",
@@ -26,7 +27,7 @@ ROOT = Path(osler.__file__).parent
 FILES = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in sorted(ROOT.rglob("*.py"))}
 MODULES = {name: file for name, file in FILES.items() if not name.endswith("__init__")}
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
-HEAVY = ["torch", "transformers", "datasets", "trl", "peft", "accelerate", "numpy", "pyarrow", "PIL", "plotly"]
+HEAVY = ["torch", "transformers", "datasets", "trl", "peft", "accelerate", "numpy", "pyarrow", "PIL", "plotly", "matplotlib"]
 
 
 def layer(module):

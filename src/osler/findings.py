@@ -4,12 +4,13 @@ Texts are compared folded, and "stands in" means as whole words, whatever punctu
 """
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from osler.attackers import choice_of, folded
+from osler.attackers import Choice, choice_of, folded
 from osler.images import PHANTOM
 from osler.schema import Sample
 from osler.taxonomy import fold
@@ -17,7 +18,7 @@ from osler.taxonomy import fold
 SHOWN = 5
 """How many rows a finding names."""
 
-_YES_NO = {"yes", "no"}
+_FORMS = re.compile(r"\{(.*?)\|(.*?)\}")
 
 
 @dataclass(frozen=True)
@@ -38,56 +39,24 @@ class Finding:
         return {**asdict(self), "first": list(self.first)}
 
 
+Part = tuple[dict[str, Any], list[Finding]]
+"""Some of the numbers of an audit, and what of them is wrong; a finding about no row is dropped at the end."""
+
+
 def where(sample: Sample) -> str:
     """How to find the row of `sample`: its file and row, else its id."""
     return sample.origin or f"sample {sample.id!r}"
 
 
+def finding(what: str, n: int, first: Sequence[str], fix: str, invalidates: bool = False) -> Finding:
+    """The finding that `what` is so `n` times; `what` says {row|rows} where its words depend on n."""
+    worded = _FORMS.sub(lambda forms: forms[1 if n == 1 else 2], what)
+    return Finding(worded, n, tuple(first[:SHOWN]), fix, invalidates)
+
+
 def found_in(what: str, samples: Sequence[Sample], fix: str, invalidates: bool = False) -> Finding:
     """The finding that `what` is so in `samples`, possibly none."""
-    return Finding(what, len(samples), tuple(map(where, samples[:SHOWN])), fix, invalidates)
-
-
-DEFINITIONS = {
-    "n_train": "Rows to train on.",
-    "n_test": "Rows to test on.",
-    "shared_image_rows": "Test rows with an image that is in train: by path, or by the very same pixels where images are "
-    "read. Null where no row names an image.",
-    "shared_image_rate": "shared_image_rows / n_test.",
-    "near_duplicate_pairs": "Pairs of a test and a train picture with different pixels, whose 64-bit perceptual hashes "
-    "differ in at most near_duplicate_distance bits. Null unless images are read.",
-    "shared_group_rows": "Test rows whose group (patient, case) is in train; see rows_without_group.",
-    "option_prior_accuracy": "Test score of: the option with the highest times gold / times offered in train.",
-    "gold_frequency_accuracy": "Test score of: the option whose text was the gold most often in train.",
-    "stem_table_accuracy": "Test score of: the option that was the gold of exactly this stem most often in train.",
-    "bag_of_words_accuracy": "Test score of: naive Bayes on the option, its words, and its pairs with words of the stem.",
-    "floor": "The highest of the four before; floor_attacker says whose. Options that tie share the credit; open questions "
-    "are left out of all six accuracies.",
-    "chance_accuracy": "The mean of 1 / number of options.",
-    "majority_letter_accuracy": "Test score of: the letter that was the gold most often in train.",
-    "stem_determined_rows": "Test rows whose stem has one gold text in all of train and test.",
-    "lone_lowercase_rows": "Test rows with one option that starts in lower case while all others start in upper case.",
-    "lone_lowercase_gold_rate": "How often that option is the gold.",
-    "answer_in_stem_rows": "Test rows whose gold option, and no other, stands in the stem as whole words; never yes or no.",
-    "label_in_path_rows": "Test rows whose gold text stands in an image's path as whole words. Null where no path is known.",
-    "contradictory_rows": "Rows of train and test whose gold another row calls wrong, or that call another's gold wrong: "
-    "same images, same question.",
-    "repeated_rows": "Rows of train and test that repeat an earlier one: same images, question, options and golds.",
-    "gold_missing_rows": "Rows of train and test without a gold, or whose gold is not the option that it should be.",
-    "open_rows": "Test rows that offer nothing to choose from, and so have no floor.",
-    "rows_without_group": "Rows of train and test that name no group.",
-    "rows_without_image": "Rows of train and test that name no image, and so are not compared with others.",
-    "images_read": "Whether pixels were compared, or paths alone.",
-    "near_duplicate_rows": "Test rows that show a picture of near_duplicate_pairs.",
-    "source_stem_determined_rows": "Test rows whose stem has one gold text in all train and test rows of their source.",
-    "train_answer_in_stem_rows": "answer_in_stem_rows, of train.",
-    "option_counts": "Rows by how many options they offer, of train and of test.",
-    "gold_position_counts": "Rows by the letter of their gold, of train and of test.",
-    "near_duplicate_distance": "The largest distance at which two pictures are near-duplicates, in bits.",
-    "floor_attacker": "The attacker that sets the floor.",
-    "tells": "For each look that an option may have: test rows where one option alone has it, and how often it is the gold.",
-}
-"""What each number counts."""
+    return finding(what, len(samples), list(map(where, samples[:SHOWN])), fix, invalidates)
 
 
 # --- of one row ---
@@ -101,10 +70,20 @@ def gold_missing(sample: Sample) -> bool:
     return not (0 <= sample.gold_index < len(options) and options[sample.gold_index] in golds)
 
 
+def same_option(sample: Sample) -> bool:
+    """Whether `sample` offers an option twice but for case, blanks and a final full stop."""
+    return len(set(map(folded, sample.options))) < len(sample.options)
+
+
+def yes_or_no(choice: Choice) -> bool:
+    """Whether yes and no are all that is offered."""
+    return set(choice.options) <= {"yes", "no"}
+
+
 def answer_in_stem(sample: Sample) -> bool:
     """Whether the text of the gold option, and of no other, stands in the question; never so of yes and no."""
     choice = choice_of(sample)
-    if choice is None or set(choice.options) <= _YES_NO:
+    if choice is None or yes_or_no(choice):
         return False
     return [place for place, option in enumerate(choice.options) if stands_in(option, choice.stem)] == [choice.place]
 

@@ -108,9 +108,11 @@ def debias(
         return
     kept = [["kept", *(str(len(one.samples)) for one in found.values())]]
     chance = [["chance %", *("-" if one.chance is None else f"{100 * one.chance:.1f}" for one in found.values())]]
-    reasons = debiasing.REASONS.items()
-    left_out = [[f"left out: {why}", *(str(len(one.left_out[name])) for one in found.values())] for name, why in reasons]
+    short = {name: f"left out: {name.replace('yes_no', 'yes/no').replace('_', ' ')}" for name in debiasing.REASONS}
+    left_out = [[label, *(str(len(one.left_out[name])) for one in found.values())] for name, label in short.items()]
     print_table("", ("debiased", *found), [["rows", *(str(one.n) for one in found.values())], *kept, *chance, *left_out])
+    for name, why in debiasing.REASONS.items():
+        typer.echo(f"{short[name]}: {why}")
     typer.echo(str(out))
 
 

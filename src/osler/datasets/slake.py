@@ -9,8 +9,9 @@ or, on the hub, `validation.json` (2,099) and `test.json` (2,094). Below a folde
 beside each image, and `test_open.csv` and `test_close.csv`, which repeat the English test rows, are not.
 
 ROOT of `?images=ROOT` is the published folder `imgs`; without it the rows are read without their images, whose paths are kept
-in `extra["path"]` and as the group. The splits are not by image: 142 of the 180 test images are also in train. Kinds are told
-as for VQA-RAD, so that a Chinese yes or no is an open question with that gold. Rows of type KG ask what no image shows.
+in `extra["path"]` and as the group. Each language alone is split by image; but the two languages are split differently, so
+that together they leak: 142 of the 180 test images are in train, in the other language. Kinds are told as for VQA-RAD, so that
+a Chinese yes or no is an open question with that gold. Rows of type KG ask what no image shows.
 """
 
 from collections.abc import Iterator

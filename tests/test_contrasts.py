@@ -9,7 +9,8 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from osler.contrasts import CSV_HEADER, contrast, difference, family
+from osler.contrasts import contrast, family
+from osler.differences import CSV_HEADER, difference
 from osler.errors import RecipeError, RunError
 from osler.images import blank_of
 from osler.matrix import build_matrix

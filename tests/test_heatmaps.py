@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from osler.contrasts import MatrixDifference, difference
+from osler.differences import MatrixDifference, difference
 from osler.errors import RunError
 from osler.heatmaps import SCALES, grid_of, in_words, ink_on, write_heat_map
 from osler.matrix import Matrix, build_matrix

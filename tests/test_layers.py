@@ -11,11 +11,11 @@ import pytest
 import osler
 
 LAYERS = (
-    "errors taxonomy stats significance selfconsistency classification canvas lesions drawing progress rl.objective",
+    "errors taxonomy stats significance power selfconsistency classification canvas lesions drawing progress rl.objective",
     "schema config images",
     "grading strategies reading runs datasets.* attackers floor fingerprints definitions leaks findings debiasing "
     "donors paraphrases controls",
-    "rewards judge model.* looking repeated summary contrasts matrix auditing",
+    "rewards judge model.* looking repeated summary contrasts differences matrix auditing",
     "rl.* baselines evaluation trial planning lineage",
     "report charts heatmaps examples exporting doctor interop inspect_logs check bench.*",
     "pipeline chains caching quickstart study serve",

@@ -13,16 +13,16 @@ from osler import summary as numbers
 from osler.cli.matrix import matrix as matrix_command
 from osler.errors import RecipeError, RunError
 from osler.matrix import CONTROL_COLUMNS, CSV_HEADER, FOLLOW_COLUMNS, build_matrix, detectable
-from osler.runs import Run
-from osler.schema import Outcome, Parsed, Record, Sample, Verdict
-from osler.significance import (
+from osler.power import (
     design_effect,
     intracluster_correlation,
     minimum_detectable_difference,
     power_of_difference,
     sd_of_pairs,
-    sign_flip,
 )
+from osler.runs import Run
+from osler.schema import Outcome, Parsed, Record, Sample, Verdict
+from osler.significance import sign_flip
 from osler.summary import AXES, SMALL, Passes, read_records
 
 RIGHT, WRONG, UNJUDGED = Outcome.CORRECT, Outcome.INCORRECT, Outcome.UNJUDGED

@@ -11,18 +11,20 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import normal_power
 
 from osler import stats
-from osler.significance import (
-    benjamini_hochberg,
+from osler.power import (
     design_effect,
-    hierarchical_difference,
-    holm,
     intracluster_correlation,
-    mcnemar,
     minimum_detectable_difference,
-    paired_change,
-    paired_test,
     power_of_difference,
     sd_of_pairs,
+)
+from osler.significance import (
+    benjamini_hochberg,
+    hierarchical_difference,
+    holm,
+    mcnemar,
+    paired_change,
+    paired_test,
     sign_flip,
 )
 from osler.stats import EMPTY, paired_difference

@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from osler.contrasts import Difference, MatrixDifference
+from osler.differences import Difference, MatrixDifference
 from osler.errors import RunError
 from osler.matrix import Matrix
 from osler.stats import Estimate

@@ -10,9 +10,9 @@ from typing import Any
 from osler.controls import CONTROLS
 from osler.errors import RunError
 from osler.looking import Looking, right
+from osler.power import design_effect, intracluster_correlation, minimum_detectable_difference, sd_of_pairs
 from osler.runs import Run
 from osler.schema import Record
-from osler.significance import design_effect, intracluster_correlation, minimum_detectable_difference, sd_of_pairs
 from osler.stats import EMPTY, Estimate, macro
 from osler.summary import Cell, Passes, axis_of, cell, in_order, place
 

@@ -9,7 +9,7 @@ import typer
 from osler.cli.output import Json, print_json, print_table
 
 if TYPE_CHECKING:
-    from osler.contrasts import Difference, MatrixDifference
+    from osler.differences import Difference, MatrixDifference
     from osler.matrix import Detectable, Matrix
     from osler.stats import Estimate
     from osler.summary import Cell
@@ -27,7 +27,7 @@ def matrix(
     as_json: Json = False,
 ) -> None:
     """The source x target table of evaluation runs, or its difference from another's."""
-    from osler.contrasts import difference
+    from osler.differences import difference
     from osler.matrix import Matrix, build_matrix
     from osler.runs import Run
 

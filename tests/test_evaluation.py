@@ -7,7 +7,8 @@ import pytest
 
 from osler.config import ControlSettings
 from osler.datasets.load import load_data
-from osler.errors import RecipeError
+from osler.datasets.samples import Samples
+from osler.errors import RecipeError, RunError
 from osler.evaluation import Asking, evaluate
 from osler.floor import Floor
 from osler.model.generate import Completion
@@ -177,3 +178,20 @@ def test_letters_are_counted_as_a_classifiers_answers(run):
     assert letters["labels"]["A"]["recall"]["value"] == 1
     assert letters["labels"]["B"]["recall"]["value"] == 0
     assert run.summary["yesno"] is None
+
+
+def test_an_option_that_is_a_letter_is_no_letter_where_texts_are_answered(run):
+    blood = replace(TEST[0], options=("O", "A", "B", "AB"), golds=("A",), gold_index=1)
+    run.save(trial={"answer_form": "text"})
+    evaluate(saying(lambda question, images: "A"), Samples.of([blood]), asking("none", answer_form="text"), run)
+    assert run.summary["accuracy"]["value"] == 1
+    assert run.summary["letters"]["accuracy"]["value"] == 1
+    assert run.summary["letters"]["labels"]["B"]["answered"] == 1
+
+
+def test_records_without_their_form_are_an_error_in_words(run):
+    evaluate(saying(first), TEST, asking("none"), run)
+    del run.manifest["trial"]
+    run.save()
+    with pytest.raises(RunError, match="does not say how answers were asked for"):
+        Passes.read(run)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from osler.floor import Floor, best
+from osler.floor import Floor, Floors, best
 from osler.schema import Kind, Sample
 from osler.stats import proportion
 
@@ -40,3 +40,13 @@ def test_a_floor_survives_json():
 def test_a_cluster_is_the_group_else_the_image_else_the_sample():
     patient, alone = replace(SAMPLE, group="patient 1"), replace(SAMPLE, images=())
     assert [sample.cluster for sample in (patient, SAMPLE, alone)] == ["patient 1", "a.png", "s"]
+
+
+def test_a_model_is_read_against_all_that_its_stages_taught():
+    early, late = Floor.fit([SAMPLE]), Floor.fit([replace(SAMPLE, options=("sand", "snow"), golds=("sand",))])
+    floors = Floors((late, early))
+    credits = floors.credits(SAMPLE)
+    assert (credits["option_prior"], credits["option_prior@1"]) == (0.5, 1.0)
+    assert best([credits])[0].endswith("@1")
+    assert floors.credits(OPEN) == {}
+    assert Floors.from_json(json.loads(json.dumps(floors.to_json()))) == floors

@@ -1,13 +1,14 @@
 """Recipes to runs, whole: splits, checks before anything heavy, a chain on a small model of the published layout."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from osler import chains, pipeline
 from osler.check import verify_images
-from osler.config import Chain, DataSettings, Recipe
+from osler.config import Chain, ControlSettings, DataSettings, Recipe
 from osler.datasets.phantoms import samples
 from osler.datasets.samples import Samples
 from osler.datasets.splits import hold_out, load_splits
@@ -148,6 +149,53 @@ def test_a_blind_twin_is_trained_beside_its_run_and_evaluated_with_it(checkpoint
     assert tested.summary["controls"]["blind-twin"]["n"] == tested.summary["n"]
     again = pipeline.train(stage(checkpoint, controls={"names": "none", "blind_twin": True}), run.path, resume=True)
     assert again.summary == run.summary
+
+
+def test_a_blind_twin_begins_blind_and_is_evaluated_with_its_run_alone(checkpoint, tmp_path):
+    looking = {"names": "none", "blind_twin": True}
+    first = pipeline.train(stage(checkpoint, controls=looking, max_steps=1), tmp_path / "first")
+    then = pipeline.train(stage(checkpoint, controls=looking, max_steps=1, init=f"run:{first.path}"), tmp_path / "then")
+    twin = Run.open(then.path / "blind-twin")
+    assert twin.manifest["recipe"]["init"] == f"run:{first.path / 'blind-twin'}"
+    with pytest.raises(RunError, match="is a blind twin: it is evaluated with the run"):
+        pipeline.evaluate(f"run:{twin.path}", PHANTOMS, out=tmp_path / "e")
+    twin.save(state="interrupted")
+    with pytest.raises(RunError, match="its blind twin was cut off"):
+        pipeline.evaluate(f"run:{then.path}", PHANTOMS, out=tmp_path / "e")
+    sighted = pipeline.train(stage(checkpoint, max_steps=1), tmp_path / "sighted")
+    with pytest.raises(RecipeError, match="has no blind twin to start from"):
+        pipeline.train(stage(checkpoint, controls=looking, init=f"run:{sighted.path}"), tmp_path / "out")
+    stages = {"one": stage(checkpoint), "two": stage(checkpoint, init="stage:one", controls=looking)}
+    with pytest.raises(RecipeError, match="stage two: a blind twin needs a start that is blind"):
+        chains.run_chain(Chain(name="c", stages=stages), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_an_evaluation_cannot_do_is_told_before_a_folder_is_made(checkpoint, tmp_path):
+    run = pipeline.train(stage(checkpoint, max_steps=1), tmp_path / "run")
+    trial = Trial(answer_form="letter", max_tokens=4)
+    for wrong, says in (
+        ({"trial": replace(trial, scorer="medr2")}, "medr1"),
+        ({"trial": replace(trial, scorer="medr1", answer_form="text")}, "reads letters only"),
+        ({"trial": replace(trial, scorer="medr1").with_controls("no-options")}, "leaves no letters"),
+        ({"trial": replace(trial, controls=ControlSettings(names=("blnk",)))}, "blank"),
+        ({"trial": trial, "train": PHANTOMS}, "--train is for models that osler did not train"),
+        ({"trial": trial, "resume": True, "out": None}, "name its folder with --out"),
+    ):
+        with pytest.raises(RecipeError, match=says):
+            pipeline.evaluate(f"run:{run.path}", PHANTOMS, **{"out": tmp_path / "e", **wrong})
+    assert not (tmp_path / "e").exists()
+    for changes in ({"temperature": -1.0}, {"temperature": 0.0}, {"samples": 300}, {"max_rows_per_cell": 0}):
+        with pytest.raises(RecipeError, match=f"controls.{next(iter(changes))}"):
+            trial.with_controls(None, **changes)
+
+
+def test_an_evaluation_resumed_with_another_floor_is_refused(checkpoint, tmp_path):
+    rows = {**PHANTOMS, "train": 0}
+    trial = Trial(answer_form="text", max_tokens=4).with_controls("none")
+    pipeline.evaluate(checkpoint, rows, trial, out=tmp_path / "e")
+    with pytest.raises(RunError, match="its floor was None"):
+        pipeline.evaluate(checkpoint, rows, trial, out=tmp_path / "e", resume=True, train=PHANTOMS)
 
 
 def test_an_evaluation_resumes_where_it_was_cut(checkpoint, tmp_path):

@@ -88,6 +88,11 @@ def check_stages(chain: Chain) -> None:
     earlier: list[str] = []
     for name, recipe in chain.stages.items():
         check(recipe)
+        start = STAGE.fullmatch(recipe.init or "")
+        sighted = start and start["name"] in earlier and not chain.stages[start["name"]].controls.blind_twin
+        if recipe.controls.blind_twin and start and sighted:
+            raise RecipeError(f"stage {name}: a blind twin needs a start that is blind. Set controls.blind_twin for stage "
+                              f"{start['name']} too.")  # fmt: skip
         for reference in stage_references(recipe):
             if reference not in earlier:
                 raise RecipeError(f"stage {name}: stage:{reference} is no earlier stage; there are {earlier or 'none'}.")

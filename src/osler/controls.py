@@ -252,7 +252,7 @@ def _generator(name: str, seed: int) -> np.random.Generator:
 CONTROLS: dict[str, Control] = {
     control.name: control
     for control in (
-        Control("blank", "the image: its mean colour is all that is left", _blank),
+        Control("blank", "the image: its size and its mean colour are all that is left", _blank),
         Control("noise", "the image: noise stands in its place", _noise),
         Control("shuffled", "the right image: another's stands in its place, for which another answer is right", _shuffled),
         Control("options-shuffled", "the order of the options", _options_shuffled),

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from osler.config import ControlSettings
 from osler.controls import CONTROLS, TWIN, Controlled, controls_of, thin
 from osler.datasets.samples import Samples
-from osler.errors import RecipeError
-from osler.floor import Floor
+from osler.floor import Floor, Floors
 from osler.paraphrases import rephrased
 from osler.progress import bar
 from osler.reading import Reading, reading_of
@@ -33,7 +32,7 @@ class Asking:
     strategy: Strategy
     answer_form: AnswerForm
     scorer: str = "osler"
-    floor: Floor | None = None
+    floor: Floor | Floors | None = None
     controls: ControlSettings = field(default_factory=lambda: ControlSettings(names="none"))
     seed: int = 0
 
@@ -86,11 +85,9 @@ def evaluate(
 def controlled_rows(samples: Samples, asking: Asking, twin: bool = False) -> dict[str, Controlled]:
     """The rows of each control that is asked for, of at most `max_rows_per_cell` rows of a modality and question type.
 
-    Errors: RecipeError for a control that there is none of, or that the scorer cannot read.
+    Errors: RecipeError for a control that there is none of.
     """
     controls = controls_of(asking.controls.names)
-    if asking.scorer == "medr1" and any(control.name == "no-options" for control in controls):
-        raise RecipeError("the control no-options leaves no letters, and the scorer medr1 knows nothing else. Leave out one.")
     if twin:
         controls = (*controls, CONTROLS[TWIN])
     kept = thin(samples, asking.controls.max_rows_per_cell, asking.seed).samples if controls else samples

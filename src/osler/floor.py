@@ -69,6 +69,30 @@ class Floor:
         return cls(attackers, MajorityLetter(value["majority_letter"]))
 
 
+@dataclass(frozen=True)
+class Floors:
+    """The attackers of every stage that a model was trained in, the last first: a model may know what any of them taught."""
+
+    stages: tuple[Floor, ...]
+
+    def credits(self, sample: Sample) -> dict[str, float]:
+        """The expected score of each attacker on `sample`, `NAME` of the last stage and `NAME@K` of K stages before it."""
+        return {
+            f"{name}@{back}" if back else name: share
+            for back, floor in enumerate(self.stages)
+            for name, share in floor.credits(sample).items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"stages": [the JSON of each]}`."""
+        return {"stages": [floor.to_json() for floor in self.stages]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(tuple(map(Floor.from_json, value["stages"])))
+
+
 def best(credits: Sequence[Mapping[str, float]], clusters: Sequence[str] | None = None) -> tuple[str, Estimate] | None:
     """The attacker with the highest mean of `credits` and that mean, clustered; None where every row is empty (open).
 

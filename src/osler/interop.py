@@ -80,7 +80,7 @@ def score(
     """
     samples = load_data(data)
     pairs = read_completions(file, samples)
-    chosen, form = _form(pairs, strategy, answer_form)
+    chosen, form = _form(pairs, strategy, "letter" if scorer == "medr1" and answer_form is None else answer_form)
     read, floor = reading_of(scorer, chosen, form), _floor(samples, [sample for sample, _ in pairs], train)
     records = tuple(_record(sample, text, chosen, read, floor) for sample, text in pairs)
     return Scored(

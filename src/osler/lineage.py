@@ -9,7 +9,7 @@ from osler.config import Recipe
 from osler.controls import TWIN
 from osler.datasets.manifests import row_hash
 from osler.errors import RunError
-from osler.floor import Floor
+from osler.floor import Floor, Floors
 from osler.model.adapters import split_step, weights_of
 from osler.model.endpoint import ENDPOINT, parse_endpoint
 from osler.model.load import TINY
@@ -27,13 +27,14 @@ def trained_on(samples: Sequence[Sample], init: str | None) -> dict[str, Any]:
     return {**axes, "n": len(samples), "row_hash": row_hash(samples)}
 
 
-def keep_floor(run: Run, samples: Iterable[Sample]) -> None:
-    """Fit the blind attackers on the training rows of `run`, and keep them beside its model (floor.json)."""
-    write_json(run.path / "floor.json", Floor.fit(samples).to_json())
+def keep_floor(run: Run, samples: Iterable[Sample], init: str | None) -> None:
+    """Fit the blind attackers on the training rows of `run`; keep them, with those of `init`, beside its model (floor.json)."""
+    before = floor_of(init) if init else None
+    write_json(run.path / "floor.json", Floors((Floor.fit(samples), *(before.stages if before else ()))).to_json())
 
 
-def floor_of(model: str) -> Floor | None:
-    """The blind attackers of the rows that `model` was trained on last; None for a model that osler did not train.
+def floor_of(model: str) -> Floors | None:
+    """The blind attackers of the rows that `model` was trained on, stage by stage; None where osler did not train it.
 
     Errors: RunError where the run has none.
     """
@@ -42,7 +43,7 @@ def floor_of(model: str) -> Floor | None:
     file = _run_of(model).path / "floor.json"
     if not file.is_file():
         raise RunError(f"{file} is missing: the run was cut off at its beginning. Train it again.")
-    return Floor.from_json(read_json(file))
+    return Floors.from_json(read_json(file))
 
 
 def start_of(recipe: Recipe) -> list[dict[str, Any]]:
@@ -65,6 +66,24 @@ def twin_of(model: str) -> str | None:
         return None
     folder, step = split_step(model.removeprefix("run:"))
     return f"run:{folder / TWIN}{f'@{step}' if step else ''}" if (folder / TWIN / "manifest.json").is_file() else None
+
+
+def check_twin(model: str) -> None:
+    """Nothing, where `model` has the blind twin that its recipe asks for, or asks for none, and is none itself.
+
+    Errors: RunError.
+    """
+    recipe = recipe_of(model)
+    if recipe and _run_of(model).manifest.get("blind"):
+        raise RunError(f"{model} is a blind twin: it is evaluated with the run that it belongs to. Name that run.")
+    if recipe is None or not recipe.controls.blind_twin:
+        return
+    twin = twin_of(model)
+    if twin is None or _run_of(twin).manifest["state"] != "done":
+        raise RunError(
+            f"{model}: its blind twin was cut off, or never trained. Finish it with osler train --resume, or train again."
+        )
+    weights_of(*split_step(twin.removeprefix("run:")))
 
 
 def model_label(model: str) -> str:

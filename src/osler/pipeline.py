@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from itertools import chain as joined
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from osler.check import check, check_machine, check_rows, stage_references, verify_images
 from osler.config import Recipe, Spec
-from osler.controls import TWIN, blanked, controls_of
+from osler.controls import TWIN, blanked
 from osler.datasets.load import load_data
 from osler.datasets.manifests import row_hash
 from osler.datasets.samples import Samples
@@ -54,13 +55,26 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
         check_rows(recipe, splits)
         verify_images(joined(splits.train, splits.val))
     check_machine(recipe)
+    start = _blind_start(recipe)
     run = _train(recipe, path, splits, resume)
     if recipe.controls.blind_twin:
         console.print("[bold]blind twin[/]: the same recipe on blank images")
         blind = Splits(blanked(splits.train), blanked(splits.val), splits.test)
-        alone = recipe.model_copy(update={"controls": recipe.controls.model_copy(update={"blind_twin": False})})
+        controls = recipe.controls.model_copy(update={"blind_twin": False})
+        alone = recipe.model_copy(update={"init": start, "controls": controls})
         _train(alone, run.path / TWIN, blind, resume, blind=True)
     return run
+
+
+def _blind_start(recipe: Recipe) -> str | None:
+    """What the blind twin of `recipe` starts from: the blind twin of its start. Errors: RecipeError where that has none."""
+    from osler.lineage import twin_of
+
+    start = twin_of(recipe.init) if recipe.init and recipe.controls.blind_twin else None
+    if recipe.init and recipe.controls.blind_twin and start is None:
+        raise RecipeError(f"controls.blind_twin: {recipe.init} has seen images and has no blind twin to start from. "
+                          "Train it with controls.blind_twin as well.")  # fmt: skip
+    return start
 
 
 def _train(recipe: Recipe, path: Path, splits: Splits, resume: bool, **about: Any) -> Run:
@@ -80,7 +94,7 @@ def _train(recipe: Recipe, path: Path, splits: Splits, resume: bool, **about: An
     trainer = _trainer(recipe, vlm, splits, cut_off)
     earlier = sum(row["step_time"] for row in cut_off.rows("metrics")) if cut_off else 0.0
     run = cut_off or Run.create(path, "train", recipe=recipe.model_dump(mode="json"), **facts)
-    keep_floor(run, splits.train)
+    keep_floor(run, splits.train, recipe.init)
     with run.recording():
         trainer(run)
         run.finish(training_summary(run, earlier + time.perf_counter() - started))
@@ -121,18 +135,24 @@ def evaluate(
     `train`, or of those that `data` itself has. Errors: any OslerError, before the run folder is made.
     """
     trial = trial or Trial.of_model(model)
-    strategy_of(trial.strategy)
-    controls_of(trial.controls.names)
+    trial.check()
+    if resume and out is None:
+        raise RecipeError("--resume goes on with an evaluation: name its folder with --out.")
+    if train is not None and model.startswith("run:"):
+        raise RecipeError(
+            "--train is for models that osler did not train; a run's floor is that of its own rows. Leave it out."
+        )
     path = Path(out or default_path("eval")) if resume else require_free(out or default_path("eval"))
     samples = load_part(data, split)
 
-    from osler.lineage import recipe_of
+    from osler.lineage import check_twin, recipe_of
     from osler.model.endpoint import ENDPOINT, check_endpoint, parse_endpoint
     from osler.model.preflight import check_policy
 
     endpoint = parse_endpoint(model) if model.startswith(ENDPOINT) else None
     if not endpoint:
         check_policy(model)
+        check_twin(model)
     recipe = recipe_of(model)
     if recipe and recipe.data.train == data and split != "train" and all(sample.split is None for sample in samples):
         raise DataError(f"{data!r} has no splits, and {model} was trained on it: an accuracy there would be no test. "
@@ -166,6 +186,7 @@ def evaluate_rows(
     from osler.evaluation import evaluate as record
     from osler.lineage import floor_of, model_hash, model_label, training_of, twin_of
 
+    floor = floor_of(model) or seen
     policy = load_answers(model, trial)
     training = training_of(model)
     facts = {
@@ -174,9 +195,10 @@ def evaluate_rows(
         "trained_on": training,
         "data": {**data, "n": len(samples), "row_hash": row_hash(samples)},
         "trial": trial.to_json(),
+        "floor": sha256(json.dumps(floor.to_json(), sort_keys=True).encode()).hexdigest() if floor else None,
     }
     run = _resumed(path, facts) if resume and path.exists() else Run.create(path, "eval", **facts)
-    twin, asking = twin_of(model), trial.asking(floor_of(model) or seen)
+    twin, asking = twin_of(model), trial.asking(floor)
     with run.recording():
         blind = (lambda: load_answers(twin, trial).greedy) if twin else None
         record(policy.greedy, samples, asking, run, blind, policy.sampled)
@@ -246,7 +268,7 @@ def _cut_off(path: Path, recipe: Recipe, data: dict[str, Any]) -> Run:
 def _resumed(path: Path, facts: dict[str, Any]) -> Run:
     """The run at `path`, if it evaluates the same model on the same rows in the same way. Errors: RunError."""
     run = Run.open(path)
-    for name in ("model", "data", "trial"):
+    for name in ("model", "data", "trial", "floor"):
         if run.manifest.get(name) != json.loads(json.dumps(facts[name])):
             raise RunError(f"{path} cannot be resumed: its {name} was {run.manifest.get(name)}, now it is {facts[name]}.")
     run.save(state="running")

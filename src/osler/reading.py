@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from osler.errors import DataError, RecipeError, unknown
 from osler.grading import grader
-from osler.schema import Kind, Outcome, Parsed, Sample, Verdict
+from osler.schema import LETTERS, Kind, Outcome, Parsed, Sample, Verdict
 from osler.strategies import STRATEGIES, AnswerForm, Strategy
 
 Reading = Callable[[Sample, str], tuple[Parsed, Verdict]]
@@ -23,6 +23,8 @@ def reading_of(scorer: str, strategy: Strategy, answer_form: AnswerForm) -> Read
     """How `scorer` reads completions that were asked for by `strategy`. Errors: RecipeError with the nearest name."""
     if scorer not in SCORERS:
         raise RecipeError(unknown("scorer", scorer, SCORERS))
+    if scorer == "medr1" and answer_form == "text":
+        raise RecipeError("the scorer medr1 reads letters only. Use --answer-form letter, or --scorer osler.")
     return _osler(strategy, answer_form) if scorer == "osler" else _medr1(strategy)
 
 
@@ -53,7 +55,8 @@ def _medr1(strategy: Strategy) -> Reading:
         answer = found.group(1) if found else None if strategy.thinks else completion
         right = Outcome.CORRECT if answer == sample.gold_letter else Outcome.INCORRECT
         parsed = Parsed(answer, ours.lenient, ours.thought, ours.well_formed)
-        return parsed, Verdict(right, lenient(sample, ours).lenient, answer, sample.gold_letter)
+        named = answer if answer in tuple(LETTERS[: len(sample.options)]) else None
+        return parsed, Verdict(right, lenient(sample, ours).lenient, named, sample.gold_letter)
 
     return read
 

@@ -95,17 +95,18 @@ def in_words(trained: Mapping[str, Run], evaluated: Sequence[Evaluation]) -> lis
     words = [f"This page is about {_count(len(trained), 'training run')} and {_count(len(evaluated), 'finished evaluation')}."]
     if not evaluated:
         return [*words, "Without a finished evaluation it says nothing about accuracy."]
-    last = evaluated[-1]
+    last, seen = evaluated[-1], [f"{one.label}: {said}" for one in evaluated for said in known_sources(one)]
     words.append(f"{last.label}, evaluated last, is right on {last.accuracy} (95 % interval in brackets).")
     if not last.floor or not last.floor.n:
-        return [*words, "No floor is known for it: how much of that the questions give away by themselves is open."]
+        unknown = "No floor is known for it: how much of that the questions give away by themselves is open."
+        return [*words, unknown, *looked(last), *seen]
     blind = "the best of four blind attackers, which read the texts but never see the image,"
     if last.floor.n != last.accuracy.n:
         some = f"On the {last.floor.n} of those {last.accuracy.n} rows that have a floor"
-        return [*words, f"{some} {blind} scores {last.floor}.", APART]
+        return [*words, f"{some} {blind} scores {last.floor}.", APART, *looked(last), *seen]
     words.append(f"On the same rows {blind} scores {last.floor}.")
     above = (last.accuracy.ci_low or 0.0) > (last.floor.ci_high or 1.0)
-    return [*words, ABOVE if above else OVERLAP, *looked(last)]
+    return [*words, ABOVE if above else OVERLAP, *looked(last), *seen]
 
 
 def looked(evaluation: Evaluation) -> list[str]:
@@ -121,7 +122,7 @@ def looked(evaluation: Evaluation) -> list[str]:
         follow = shuffled.follow
         words.append(f"Shown another image, it gives the answer that is right there on {follow.shown}, against {follow.base} "
                      "when shown its own.")  # fmt: skip
-    return words + known_sources(evaluation)
+    return words
 
 
 def known_sources(evaluation: Evaluation) -> list[str]:
@@ -131,9 +132,10 @@ def known_sources(evaluation: Evaluation) -> list[str]:
     found = []
     for source, part in evaluation.run.summary["by_source"].items():
         blank, floor = part["controls"].get("blank"), part["floor"]
-        if blank and floor and blank["accuracy"]["n"] and floor["n"] and blank["accuracy"]["ci_low"] > floor["ci_high"]:
+        same = blank and floor and blank["n"] == floor["n"] == part["n"] > 0  # else they are of different rows
+        if same and blank["accuracy"]["ci_low"] > floor["ci_high"]:
             found.append(source)
-    return [f"It may have seen {source} before: blank, it scores above the floor there." for source in found]
+    return [f"it may have seen {source} before, as it scores above the floor there without the image." for source in found]
 
 
 def _points(estimate: Estimate) -> str:

@@ -117,6 +117,8 @@ class Passes:
         made: defaultdict[str, list[Record]] = defaultdict(list)
         for record in read_records(run, "controls"):
             made[str(record.sample.extra["control"])].append(record)
+        if "answer_form" not in (run.manifest.get("trial") or {}):
+            raise RunError(f"{run.path}: its manifest does not say how answers were asked for (trial). Evaluate again.")
         facts, samples = run.manifest.get("controls", {}), read_records(run, "samples")
         controls = {name: made.get(name, []) for name in dict.fromkeys((*facts.get("names", ()), *made))}
         return cls(read_records(run), controls, facts.get("left_out", {}), run.manifest["trial"]["answer_form"], samples)
@@ -184,7 +186,7 @@ def summarise(passes: Passes) -> dict[str, Any]:
         "format_rate": proportion(well_formed, _clusters(records)).to_json(),
         "mean_tokens": _mean([record.tokens for record in records if record.tokens is not None]),
         "yesno": _as_classes([record for record in records if record.sample.kind is Kind.YESNO], "yes"),
-        "letters": _as_classes([record for record in records if record.sample.gold_letter], None),
+        "letters": _as_classes([record for record in records if record.sample.gold_letter], None, passes.answer_form),
         "samples": repeated.to_json() if repeated else None,
         **{f"by_{axis}": {label: part.to_json() for label, part in cells(passes, axis).items()} for axis in AXES},
     }
@@ -210,7 +212,7 @@ def _accuracy(records: Sequence[Record], outcomes: Sequence[Outcome]) -> Estimat
     return proportion([outcome is Outcome.CORRECT for _, outcome in judged], _clusters([record for record, _ in judged]))
 
 
-def _as_classes(records: Sequence[Record], positive: str | None) -> dict[str, Any] | None:
+def _as_classes(records: Sequence[Record], positive: str | None, answer_form: AnswerForm = "text") -> dict[str, Any] | None:
     """Judged `records` as a classifier's answers, yes against no or by the gold's place; None where there are none."""
     judged = [record for record in records if right(record) is not None]
     if not judged:
@@ -219,14 +221,18 @@ def _as_classes(records: Sequence[Record], positive: str | None) -> dict[str, An
         golds = [fold_text(record.sample.golds[0]) for record in judged]
         answers = [None if record.verdict.compared is None else fold_text(record.verdict.compared) for record in judged]
     else:
-        golds, answers = [str(record.sample.gold_letter) for record in judged], [_letter(record) for record in judged]
+        golds, answers = (
+            [str(record.sample.gold_letter) for record in judged],
+            [_letter(record, answer_form) for record in judged],
+        )
     return classify(golds, answers, _clusters(judged), positive).to_json()
 
 
-def _letter(record: Record) -> str | None:
+def _letter(record: Record, answer_form: AnswerForm) -> str | None:
     """The letter of the option that was answered; of options that read alike the first. None where no option was answered."""
     answer, letters = record.verdict.compared, LETTERS[: len(record.sample.options)]
-    if answer is None or answer in tuple(letters):
+    as_letter = answer_form == "letter" and record.sample.kind is Kind.CHOICE
+    if answer is None or (as_letter and answer in tuple(letters)):
         return answer
     folded = [fold_text(option) for option in record.sample.options]
     return letters[folded.index(fold_text(answer))] if fold_text(answer) in folded else None

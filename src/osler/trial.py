@@ -3,8 +3,13 @@
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from osler.config import ControlSettings, FeatureSettings, ImageSettings, Recipe
-from osler.floor import Floor
+from osler.controls import controls_of
+from osler.errors import RecipeError
+from osler.floor import Floor, Floors
+from osler.reading import reading_of
 from osler.strategies import AnswerForm, answer_form_of, strategy_of
 
 if TYPE_CHECKING:
@@ -58,7 +63,7 @@ class Trial:
         groups = {"images": self.images.model_dump(mode="json"), "controls": self.controls.model_dump(mode="json")}
         return {**{name: getattr(self, name) for name in names}, **groups}
 
-    def asking(self, floor: Floor | None) -> "Asking":
+    def asking(self, floor: Floor | Floors | None) -> "Asking":
         """How an evaluation asks and reads, with `floor` as its blind attackers."""
         from osler.evaluation import Asking
 
@@ -74,4 +79,17 @@ class Trial:
         changes = {name: value for name, value in given.items() if value is not None}
         if names is not None:
             changes["names"] = names if names in ("default", "all", "none") else tuple(names.split(","))
-        return replace(self, controls=self.controls.model_copy(update=changes))
+        try:
+            return replace(self, controls=ControlSettings.model_validate({**self.controls.model_dump(), **changes}))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise RecipeError(f"controls.{first['loc'][0]}: {first['msg']} (got {first['input']!r}).") from error
+
+    def check(self) -> None:
+        """Errors: RecipeError for a strategy, scorer or control that there is none of, or that do not go together."""
+        reading_of(self.scorer, strategy_of(self.strategy), self.answer_form)
+        chosen = [control.name for control in controls_of(self.controls.names)]
+        if self.scorer == "medr1" and "no-options" in chosen:
+            raise RecipeError(
+                "the control no-options leaves no letters, and the scorer medr1 reads nothing else. Leave out one."
+            )

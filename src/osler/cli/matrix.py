@@ -69,6 +69,11 @@ def _print_matrix(built: "Matrix") -> None:
         for line in built.lines
     ]
     print_table(f"Accuracy in % by {built.axis}", ("trained on", *built.columns, "all rows", "macro"), rows)
+    for line in built.lines:
+        if line.state != "done":
+            typer.echo(
+                f"{line.label}: its evaluation is {line.state}; only the {line.overall.n:,} rows until then are counted."
+            )
     typer.echo(
         "A cell: accuracy [95 % interval] (rows), read strictly; floor: the best of four blind attackers; blank: the visual "
         "reliance, accuracy less that with blank images; mdd: the smallest difference of two models that these rows would show "

@@ -7,13 +7,15 @@ import sys
 import pytest
 import torch
 
-from osler.bench import compare, worker
-from osler.bench.engines import ForcedEnds, Packed, Trl
+from osler.bench import compare, rounds, worker
+from osler.bench.engines import ForcedEnds, Packed, Phases, Trl
 from osler.bench.limits import Size, decode_bytes, packed_tokens, size_of, update_flops
 from osler.bench.parity import parity
-from osler.bench.worker import OutOfMemory, run_job, work
-from osler.bench.workload import Lengths, Workload, models, raw_config, script, settings_of
+from osler.bench.rounds import Rounds, cuts, enough_memory, rows_a_forward, worth_trying
+from osler.bench.worker import OUT_OF_MEMORY, OutOfMemory, run_job, work
+from osler.bench.workload import Lengths, Workload, build, models, random_policy, raw_config, script, settings_of
 from osler.cli import app
+from osler.cli.output import print_table
 from osler.errors import OslerError, RecipeError
 from osler.model.features import FeatureStore
 from osler.model.prompts import Encoded
@@ -40,7 +42,14 @@ def small(tmp_path):
     ],
 )
 def test_shipped_configurations_have_the_published_number_of_parameters(name, total):
-    assert size_of(name).total == total
+    assert parameters(name)[0] == total
+
+
+def parameters(name):
+    """How many there are in all, and in the vision tower and its merger."""
+    with torch.device("meta"):
+        model = build(raw_config(name), torch.bfloat16)
+    return [sum(weight.numel() for weight in part.parameters()) for part in (model, model.model.visual)]
 
 
 def test_the_parts_of_a_2b_counted_by_hand():
@@ -50,16 +59,17 @@ def test_the_parts_of_a_2b_counted_by_hand():
     assert size.layers == layers * (attention + 3 * D * mlp + 2 * D) + D
     assert size.head == vocabulary * D
     assert size.kv == layers * 2 * kv
-    assert size.vision == 665_271_296
-    assert size.total == size.layers + size.head + size.vision  # the head is tied: its weights are the embeddings
+    total, vision = parameters("qwen2-vl-2b")
+    assert vision == 665_271_296
+    assert total == size.layers + size.head + vision  # the head is tied: its weights are the embeddings
 
 
 def test_an_untied_head_is_read_as_well():
-    size = size_of("qwen2-vl-7b")
-    assert size.total == size.layers + 2 * size.head + size.vision
+    size, (total, vision) = size_of("qwen2-vl-7b"), parameters("qwen2-vl-7b")
+    assert total == size.layers + 2 * size.head + vision
 
 
-SIZE = Size(total=0, vision=0, layers=10, head=3, kv=2)
+SIZE = Size(layers=10, head=3, kv=2)
 
 
 def test_decode_reads_the_weights_once_a_step_and_each_rows_cache():
@@ -71,7 +81,6 @@ def test_decode_reads_the_weights_once_a_step_and_each_rows_cache():
 def test_flops_of_an_update():
     assert packed_tokens(10, [[1, 3], [2, 2]]) == 28
     assert update_flops(SIZE, packed_tokens=7, scored_tokens=2) == 4 * 7 * 10 + 4 * 2 * 3
-    assert update_flops(SIZE, packed_tokens=7, scored_tokens=2, full=True) == 6 * 7 * 10 + 6 * 2 * 3
 
 
 # what is asked for
@@ -106,6 +115,7 @@ def test_what_is_no_length_is_refused(text):
         ({"dtype": "float16"}, "dtype='float16'"),
         ({"completion": "many"}, "completion='many'"),
         ({"beta": -0.1}, "beta=-0.1"),
+        ({"prompt_tokens": 32_769}, "prompt_tokens=32769"),
     ],
 )
 def test_bad_settings_are_named(options, says):
@@ -179,26 +189,33 @@ def test_packed_completions_end_where_they_are_told_to(small):
         assert all(group.spread for group in batch.groups)
         assert phases.rollout_s + phases.reference_s + phases.update_s + phases.other_s == pytest.approx(phases.step_s)
         assert 0 <= phases.decode_s < phases.rollout_s
+        assert 0 < phases.processor_s < 1.1 * phases.step_s  # one thread
         assert min(phases.reference_s, phases.update_s) > 0
 
 
-@pytest.mark.parametrize(("rows", "by_group"), [(4, False), (2, True)])
-def test_trls_completions_end_at_the_same_lengths(small, rows, by_group):
-    lengths = []
+@pytest.mark.parametrize(("rows", "by_group", "generated"), [(4, False, [4]), (2, True, [2, 2]), (1, True, [2, 2])])
+def test_trls_completions_end_at_the_same_lengths(small, rows, by_group, generated):
+    """A forward may take a part of a group; what is generated at a time is a whole one."""
+    lengths, forwards, made = [], [], []
     with Trl(small, rows, by_group) as trl:
-        own = trl.trainer._compute_loss
+        own, generate = trl.trainer._compute_loss, trl.trainer._generate
 
         def spying(model, inputs):
             lengths.extend(inputs["completion_mask"].sum(1).tolist())
+            forwards.append(len(inputs["completion_mask"]))
             return own(model, inputs)
 
         trl.trainer._compute_loss = spying
+        trl.trainer._generate = lambda prompts: made.append(len(prompts)) or generate(prompts)
         for step in (LENGTHS, [[6, 6], [1, 1]]):
-            lengths.clear()
+            for seen in (lengths, forwards, made):
+                seen.clear()
             phases = trl.step(step)
             assert sorted(lengths) == sorted(length for lengths_G in step for length in lengths_G)
+            assert (forwards, made) == ([rows] * (4 // rows), generated)
             assert phases.rollout_s + phases.reference_s + phases.update_s + phases.other_s == pytest.approx(phases.step_s)
             assert min(phases.rollout_s, phases.reference_s, phases.update_s, phases.other_s) > 0
+            assert 0 < phases.processor_s < 1.1 * phases.step_s
             assert trl.trainer.state.log_history == [] or trl.trainer.state.log_history[-1]["frac_reward_zero_std"] == 0
 
 
@@ -263,6 +280,175 @@ def test_what_stops_trl_is_raised_and_nothing_hangs(small):
             trl.step(LENGTHS)
 
 
+# how much goes through a forward, and memory that does not suffice
+
+
+def test_trl_may_cut_a_group_and_packed_may_not():
+    settings = settings_of(G=6, groups=2)
+    assert rows_a_forward(settings, "packed") == [12, 6]
+    assert rows_a_forward(settings, "trl") == [12, 6, 3, 2, 1]
+    assert [cuts(G) for G in (2, 7, 8)] == [[1], [1], [4, 2, 1]]
+    whole = compare.variants(settings, "packed")
+    assert [options["rows_a_forward"] for options in whole.values()] == [12, 6, 6]
+    assert compare.variants(settings, "trl").items() > whole.items()
+    least = [options for name, options in compare.variants(settings, "trl").items() if name not in whole]
+    assert least == [{"rows_a_forward": rows, "by_group": True} for rows in (3, 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("tried", "rows", "wanted"),
+    [
+        ({}, 32, True),
+        ({32: OUT_OF_MEMORY}, 16, True),
+        ({32: 9.0}, 16, False),
+        ({32: 9.0}, 8, True),
+        ({32: 9.0, 8: 8.0}, 4, True),  # fewer were faster
+        ({32: 8.0, 8: 9.0}, 4, False),
+        ({32: 9.0, 8: 8.0, 4: 8.5}, 2, False),
+        ({32: OUT_OF_MEMORY, 8: OUT_OF_MEMORY}, 4, True),  # nothing fits so far
+        ({32: OUT_OF_MEMORY, 8: OUT_OF_MEMORY, 4: 7.0}, 2, True),
+    ],
+)
+def test_rows_a_forward_are_tried_while_they_could_be_the_fastest(tried, rows, wanted):
+    assert worth_trying(rows, tried, G=8) is wanted
+
+
+def out_of_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def failed_capture(*_, **__):
+    """As a CUDA graph fails: memory runs out inside, and ending the capture fails once more."""
+    try:
+        out_of_memory()
+    finally:
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+
+def in_another_thread(*_, **__):
+    try:
+        out_of_memory()
+    except RuntimeError as error:
+        raise RuntimeError("the worker failed") from error
+
+
+@pytest.mark.parametrize("fails", [out_of_memory, failed_capture, in_another_thread])
+def test_memory_that_runs_out_is_known_by_what_an_error_came_of(fails):
+    with pytest.raises(OutOfMemory, match="lower groups"), enough_memory("lower groups"):
+        fails()
+
+
+def test_another_error_is_not_taken_for_memory():
+    with pytest.raises(RuntimeError, match="no such device"), enough_memory("lower groups"):
+        raise RuntimeError("no such device")
+
+
+class Stub:
+    """An engine that fits with at most two rows a forward, else fails as `fails` does; `left` says whether it was left."""
+
+    prepare_s = 0.0
+
+    def __init__(self, fails, rows):
+        self.fails, self.rows, self.left = fails, rows, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.left = True
+
+    def step(self, lengths):
+        if self.rows > 2:
+            self.fails()
+        return Phases(1.0 / self.rows, 0.0, 0.0, 0.0, 0.0, processor_s=0.25)
+
+
+@pytest.fixture
+def made_rounds(small):
+    """Rounds of which none has been gone through."""
+    made = Rounds.__new__(Rounds)
+    made.work, made.settings, made.prompt_tokens, made.tick = small, small.settings, 90, lambda what: None
+    made.engines, made.notes, made.lengths = {}, [], [LENGTHS]
+    return made
+
+
+@pytest.mark.parametrize("fails", [out_of_memory, failed_capture])
+def test_a_setting_that_does_not_fit_is_no_end(made_rounds, fails, monkeypatch):
+    monkeypatch.setattr(rounds, "made_engine", lambda name, work, rows: Stub(fails, rows))
+    made_rounds.settings = made_rounds.settings.model_copy(update={"threads": 2})
+    assert [made_rounds._fastest(name) for name in ("packed", "trl")] == [2, 2]
+    tried = {name: found["step_s_by_rows_a_forward"] for name, found in made_rounds.engines.items()}
+    assert tried == {"packed": {"4": "out of memory", "2": 0.5}, "trl": {"4": "out of memory", "2": 0.5, "1": 1.0}}
+
+
+def test_what_else_runs_does_not_choose_the_setting():
+    """The stub's step is a second by the clock, and a quarter of the processor's."""
+    waiting = Stub(out_of_memory, 1)
+    assert rounds.trial_seconds(waiting, LENGTHS, threads=1) == 0.25
+    assert rounds.trial_seconds(waiting, LENGTHS, threads=2) == 1.0
+
+
+def test_an_engine_that_fits_in_no_setting_says_so(made_rounds, monkeypatch):
+    monkeypatch.setattr(rounds, "made_engine", out_of_memory)
+    with pytest.raises(OutOfMemory, match="trl ran out of memory with 1 rows a forward"):
+        made_rounds._fastest("trl")
+
+
+@pytest.mark.parametrize(
+    ("fastest", "says"),
+    [
+        ({"packed": 2, "trl": 2}, "both engines together do not fit. Name one with --engines"),
+        ({"packed": 2}, "packed does not fit any more"),
+    ],
+)
+def test_engines_that_do_not_fit_together_say_what_to_do(made_rounds, fastest, says, monkeypatch):
+    for name in ("Packed", "Trl"):
+        monkeypatch.setattr(rounds, name, lambda work, rows: Stub(out_of_memory, 4))
+    made_rounds.engines = {name: {} for name in fastest}
+    with pytest.raises(OutOfMemory, match=says):
+        made_rounds._timed(fastest)
+
+
+def test_limits_that_do_not_fit_are_none_with_a_note(made_rounds, monkeypatch):
+    monkeypatch.setattr(rounds, "limits", out_of_memory)
+    assert made_rounds._limits(None) is None
+    assert "not measured: it ran out of memory" in made_rounds.notes[0]
+
+
+def test_trl_is_gone_before_the_limits_are_measured(small, monkeypatch):
+    packed, trl = Packed.__new__(Packed), Stub(out_of_memory, 2)
+    monkeypatch.setattr(rounds, "Packed", lambda *_: packed)
+    monkeypatch.setattr(rounds, "Trl", lambda *_: trl)
+    monkeypatch.setattr(Rounds, "_fastest", lambda made, name: made.engines.update({name: {}}) or 2)
+    monkeypatch.setattr(Rounds, "_warm", lambda *_: None)
+    monkeypatch.setattr(Rounds, "_rounds", lambda *_: monkeypatch.setattr(rounds, "torch", FakeCuda))
+    monkeypatch.setattr(rounds, "limits", lambda *_: {"trl was left": trl.left})
+    made = Rounds(small, ["packed", "trl"], 90, lambda what: None)
+    assert made.engines["packed"]["limits"] == {"trl was left": True}
+
+
+class FakeCuda:
+    """As much of torch as is asked once the rounds are over, on a machine with a GPU."""
+
+    class cuda:
+        is_available = staticmethod(lambda: True)
+        empty_cache = staticmethod(lambda: None)
+
+
+def test_several_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(compare, "visible_gpus", lambda: 2)
+    with pytest.raises(RecipeError, match=r"2 GPUs are visible.* Set CUDA_VISIBLE_DEVICES=0"):
+        compare.bench(settings_of(**SMALL))
+
+
+def test_a_model_of_the_real_size_has_the_type_that_any_model_would_have(monkeypatch):
+    asked = []
+    monkeypatch.setattr("osler.bench.workload.dtype_of", lambda *given: asked.append(given) or torch.float16)
+    monkeypatch.setattr("osler.bench.workload.build", lambda raw, dtype: torch.nn.Linear(1, 1, dtype=dtype))
+    assert random_policy("qwen2-vl-2b", "auto", 0).model.weight.dtype == torch.float16
+    assert asked == [("auto", "cpu")]
+
+
 # parity
 
 
@@ -309,6 +495,7 @@ def test_memory_is_measured_in_a_process_of_its_own():
     [
         (1, "Traceback\nValueError: no such thing", OslerError, "memory of trl failed: ValueError: no such thing"),
         (1, "torch.OutOfMemoryError: CUDA out of memory.", OutOfMemory, "ran out of memory"),
+        (1, "torch.OutOfMemoryError: no.\n\nDuring handling\n\nRuntimeError: CUDA error", OutOfMemory, "ran out of memory"),
         (-9, "", OutOfMemory, "ran out of memory"),
     ],
 )
@@ -334,11 +521,30 @@ def jobs(**peaks):
 
 
 def test_the_least_memory_of_trl_counts_and_what_does_not_fit_is_said():
-    found = compare._memory(settings_of(), "trl", jobs(trl=[None, 300.0, 200.0]))
-    assert found["peak_mb"] == 200.0
-    assert list(found["peaks_mb"].values()) == ["out of memory", 300.0, 200.0]
+    found = compare._memory(settings_of(), "trl", 8, jobs(trl=[None, 600.0, 300.0, 190.0, 200.0, 210.0]))
+    assert found["peak_mb"] == 190.0
+    assert list(found["peaks_mb"].values()) == ["out of memory", 600.0, 300.0, 190.0, 200.0, 210.0, 600.0]
     with pytest.raises(OslerError, match="ran out of memory in every setting"):
-        compare._memory(settings_of(), "packed", jobs(packed=[None] * 3))
+        compare._memory(settings_of(), "packed", 32, jobs(packed=[None] * 3))
+
+
+def test_rows_that_were_timed_and_are_no_variant_are_measured_too():
+    peaks = compare._memory(settings_of(), "packed", 16, jobs(packed=[900.0, 600.0, 300.0, 700.0]))["peaks_mb"]
+    assert (peaks["all rows a forward"], peaks["as timed"]) == (900.0, 700.0)
+
+
+def test_memory_is_compared_in_the_settings_that_both_have():
+    assert compare._over(3.0, 2.0) == 1.5
+    assert {compare._over(*pair) for pair in ((3.0, None), (None, 2.0), ("out of memory", 2.0), (3.0, 0.0))} == {None}
+
+
+def test_parity_that_does_not_fit_stops_nothing():
+    def job(asked):
+        raise OutOfMemory("too much")
+
+    found = compare._parity(settings_of(), ["packed", "trl"], job)
+    assert {found[name] for name in compare.PARITY} == {None}
+    assert "did not fit" in found["not_measured"]
 
 
 # the whole
@@ -346,7 +552,7 @@ def test_the_least_memory_of_trl_counts_and_what_does_not_fit_is_said():
 
 @pytest.fixture(scope="module")
 def result():
-    memory = jobs(packed=[70.0, 60.0, 50.0], trl=[210.0, 180.0, 100.0])
+    memory = jobs(packed=[70.0, 60.0, 50.0], trl=[210.0, 180.0, 150.0, 100.0, 190.0])
 
     def job(asked):
         return work(asked) if asked["job"] == "parity" else memory(asked)
@@ -374,11 +580,24 @@ def test_ratios_are_trl_over_packed(result):
     assert packed["tokens_per_s"] == pytest.approx(2 * 2 * 4 / packed["step_s"])
     assert packed["first_step_s"] > packed["step_s"] > 0
     assert result["ratio"]["memory"] == 2.0
-    assert list(result["ratio_of_memory"].values()) == [3.0, 3.0, 2.0]
+    assert list(result["ratio_of_memory"].values())[:3] == [3.0, 3.0, 3.0]
+    assert list(result["ratio_of_memory"])[3:] == ["as timed"]  # no packed engine cuts a group
     worse = result["ratio_of_the_step_if"]
     uncached = packed["tower_every_step"]["step_s"]
     assert worse["packed ran the vision tower every step"] == pytest.approx(trl["step_s"] / uncached)
     assert worse["both"] == pytest.approx(trl["head_on_completions_only"]["step_s"] / uncached)
+    one_group = [found["step_s_by_rows_a_forward"]["2"] for found in (trl, packed)]
+    assert worse["seconds are processor time"] == pytest.approx(trl["processor_s"] / packed["processor_s"])
+    assert list(worse.values())[4:] == [pytest.approx(one_group[0] / one_group[1])]
+
+
+def test_as_timed_is_the_peak_at_the_rows_of_the_rounds(result):
+    names = {4: "all rows a forward", 2: "one group a forward"}
+    packed, trl = result["engines"]["packed"], result["engines"]["trl"]
+    for found in (packed, trl):
+        same = names.get(found["rows_a_forward"], "as timed")  # a part of a group is a measurement more
+        assert found["peaks_mb"]["as timed"] == found["peaks_mb"][same]
+    assert result["ratio_of_memory"]["as timed"] == pytest.approx(trl["peaks_mb"]["as timed"] / packed["peaks_mb"]["as timed"])
 
 
 def test_the_engines_agree(result):
@@ -387,7 +606,7 @@ def test_the_engines_agree(result):
 
 def test_people_are_told_what_the_numbers_mean(result):
     lines = compare.table(result)
-    assert [line[0] for line in lines] == ["packed", "trl", "trl / packed"]
+    assert [line[0] for line in lines] == ["packed", "trl", "ratio"]
     assert {len(line) for line in lines} == {len(compare.COLUMNS)}
     said = "\n".join(compare.notes(result))
     for word in (
@@ -396,8 +615,33 @@ def test_people_are_told_what_the_numbers_mean(result):
         "LM head on every position",
         "vllm is not installed",
         "vision features are warm",
+        "decode_share: ",
+        "memory ratio, as timed: ",
+        "parity: max_abs_dlogp ",
     ):
         assert word in said
+
+
+def test_no_word_of_the_tables_head_is_broken_at_80_columns(result, monkeypatch, capsys):
+    slow = {**result["engines"]["trl"], "step_s": 1234.5, "tokens_per_s": 12345.6, "peak_mb": 78901.2}
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table("", compare.COLUMNS, compare.table(result | {"engines": result["engines"] | {"trl": slow}}))
+    head = capsys.readouterr().out.splitlines()[1]
+    assert [cell.strip() for cell in head.strip("┃").split("┃")] == list(compare.COLUMNS)
+
+
+LIMITS = {
+    "decode_share": 0.4,
+    "update_mfu": 0.37,
+    "captured_equals_eager": {"equal": False, "rows_alike": 510, "rows": 512},
+}
+
+
+def test_the_share_of_the_limits_is_said_the_right_way_round():
+    assert compare._limits_line(LIMITS) == (
+        "packed: decode takes 2.5 x its floor, update MFU 37%; captured decode equals eager: False, in 510 of 512 rows"
+    )
+    assert "nothing was decoded" in compare._limits_line(LIMITS | {"decode_share": None})
 
 
 def test_one_engine_alone_has_no_ratio():
@@ -406,6 +650,7 @@ def test_one_engine_alone_has_no_ratio():
     assert alone["engines"]["packed"]["reference_s"] < 1e-3
     assert [line[0] for line in compare.table(alone)] == ["packed"]
     assert any("unsloth" in note for note in compare.notes(alone))
+    assert "parity: not measured: it takes packed and trl" in compare.notes(alone)
 
 
 def test_models_are_shipped():

@@ -1,12 +1,12 @@
 """`osler bench`: one recipe on each engine, side by side in one run, with what the numbers mean printed beside them.
 
 parity      in a process of its own: both engines on the same completions
-memory      in a process of its own for each engine and setting
 time        rounds in turn (packed, trl, packed, trl, ...), so that a busy machine is busy for all; medians over the rounds
+memory      in a process of its own for each engine and setting
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -15,11 +15,12 @@ from typing import Any
 import torch
 
 from osler.bench.limits import DEFINITIONS
-from osler.bench.rounds import PHASES, Rounds
+from osler.bench.rounds import PHASES, Rounds, cuts, free_memory
 from osler.bench.worker import OUT_OF_MEMORY, OutOfMemory, run_job
 from osler.bench.workload import BenchSettings, Workload
 from osler.errors import RecipeError
 from osler.model.family import set_threads
+from osler.model.preflight import visible_gpus
 from osler.progress import console
 from osler.runs import environment
 from osler.runs import now as today
@@ -33,23 +34,20 @@ Job = Callable[[dict[str, Any]], dict[str, Any]]
 def bench(settings: BenchSettings, job: Job = run_job) -> dict[str, Any]:
     """Everything measured, as one JSON object; see DEFINITIONS. `job` does what needs a process of its own.
 
-    Errors: RecipeError where no engine that was asked for can be measured, or the prompt does not fit; OutOfMemory.
+    Errors: RecipeError where no engine that was asked for can be measured, several GPUs are visible, or the prompt does not
+    fit; OutOfMemory.
     """
     set_threads(settings.threads)
-    engines = [name for name in settings.engines if name not in NEEDS]
-    if not engines:
-        raise RecipeError(f"nothing to measure: {'; '.join(not_measured(settings).values())}. Name packed or trl in engines.")
+    engines = _measurable(settings)
     with tempfile.TemporaryDirectory() as folder:
         work = Workload(settings, Path(folder))
-        vlm = work.load()
-        device, tokens = vlm.hardware, work.prompt_length(vlm)  # refused here, before anything takes time
-        shape: dict[str, float] = {"prompt_tokens": tokens, "image_tokens": work.image_tokens(vlm)}
-        del vlm
-        parity = _parity(settings, job) if {"packed", "trl"} <= set(engines) else dict.fromkeys(PARITY)
-        memory = {engine: _memory(settings, engine, job) for engine in engines}
-        timed = Rounds(work, engines, tokens, _say)
-    for engine in engines:
-        timed.engines[engine] |= memory[engine]
+        device, shape = _shape(work)  # refused here, before anything takes time
+        free_memory()
+        parity = _parity(settings, engines, job)
+        timed = Rounds(work, engines, int(shape["prompt_tokens"]), _say)
+    free_memory()
+    for name, found in timed.engines.items():
+        found |= _memory(settings, name, found["rows_a_forward"], job)
     lengths = [length for lengths_PG in timed.lengths for lengths_G in lengths_PG for length in lengths_G]
     shape |= {"mean_completion": fmean(lengths), "longest_completion": max(lengths)}
     return {
@@ -61,11 +59,27 @@ def bench(settings: BenchSettings, job: Job = run_job) -> dict[str, Any]:
         "engines": timed.engines,
         "not_measured": not_measured(settings),
         "ratio": _ratio(timed.engines),
-        **_ratios_beside(timed.engines),
+        **_ratios_beside(timed.engines, settings.G),
         "parity": parity,
         "definitions": DEFINITIONS,
-        "notes": _notes(timed.engines, device),
+        "notes": timed.notes + _notes(timed.engines, device),
     }
+
+
+def _measurable(settings: BenchSettings) -> list[str]:
+    """The engines that can be measured here. Errors: RecipeError where there are none, or several GPUs."""
+    engines = [name for name in settings.engines if name not in NEEDS]
+    if not engines:
+        raise RecipeError(f"nothing to measure: {'; '.join(not_measured(settings).values())}. Name packed or trl in engines.")
+    if visible_gpus() > 1:
+        raise RecipeError(f"{visible_gpus()} GPUs are visible, and a benchmark uses one so far. Set CUDA_VISIBLE_DEVICES=0.")
+    return engines
+
+
+def _shape(work: Workload) -> tuple[str, dict[str, float]]:
+    """The device, and the tokens of a prompt and of its image. Errors: RecipeError where the prompt does not fit."""
+    vlm = work.load()
+    return vlm.hardware, {"prompt_tokens": work.prompt_length(vlm), "image_tokens": work.image_tokens(vlm)}
 
 
 PARITY = ("max_abs_dlogp", "lora_grad_rel_err", "loss_abs_diff")
@@ -85,57 +99,74 @@ def _say(what: str) -> None:
     console.print(f"[dim]bench: {what}[/]")
 
 
-def _parity(settings: BenchSettings, job: Job) -> dict[str, Any]:
-    """Parity of a step of at most two groups."""
+def _parity(settings: BenchSettings, engines: Sequence[str], job: Job) -> dict[str, Any]:
+    """Parity of a step of at most two groups; None, with the reason, where it is not measured."""
+    if not {"packed", "trl"} <= set(engines):
+        return {**dict.fromkeys(PARITY), "not_measured": "it takes packed and trl"}
     small = settings.model_copy(update={"groups": min(settings.groups, 2)})
-    found = job({"job": "parity", "settings": small.model_dump(mode="json"), "engine": "packed and trl"})
+    try:
+        found = job({"job": "parity", "settings": small.model_dump(mode="json"), "engine": "packed and trl"})
+    except OutOfMemory:
+        return {**dict.fromkeys(PARITY), "not_measured": "two models in float32 did not fit side by side"}
     _say("parity done")
     return {**found, "groups": small.groups}
 
 
-def _memory(settings: BenchSettings, engine: str, job: Job) -> dict[str, Any]:
-    """The least peak of `engine`, and its peak in each of the variants."""
-    peaks: dict[str, Any] = {}
-    found: list[dict[str, Any]] = []
-    for name, options in variants(settings).items():
-        try:
-            one = job({"job": "memory", "settings": settings.model_dump(mode="json"), "engine": engine, "options": options})
-            found.append(one)
-            peaks[name] = one["peak_mb"]
-        except OutOfMemory:
-            peaks[name] = OUT_OF_MEMORY
+AS_TIMED = "as timed"
+
+
+def _memory(settings: BenchSettings, engine: str, timed: int, job: Job) -> dict[str, Any]:
+    """The least peak of `engine`, and its peak in each of the variants and at the `timed` rows a forward."""
+    asked = variants(settings, engine) | {AS_TIMED: {"rows_a_forward": timed}}
+    found: dict[str, dict[str, Any] | None] = {}
+    for name, options in asked.items():
+        before = next((earlier for earlier in found if asked[earlier] == options), None)
+        found[name] = found[before] if before else _peaks(settings, engine, options, job)
         _say(f"memory of {engine}, {name}, done")
-    if not found:
+    fits = [one for one in found.values() if one]
+    if not fits:
         raise OutOfMemory(f"{engine} ran out of memory in every setting. Choose fewer groups, or a smaller G or image_px.")
-    return {**min(found, key=lambda one: float(one["peak_mb"])), "peaks_mb": peaks}
+    peaks = {name: one["peak_mb"] if one else OUT_OF_MEMORY for name, one in found.items()}
+    return {**min(fits, key=lambda one: float(one["peak_mb"])), "peaks_mb": peaks}
 
 
-def variants(settings: BenchSettings) -> dict[str, dict[str, Any]]:
-    """The settings in which the memory of both engines is measured."""
-    return {
+def _peaks(settings: BenchSettings, engine: str, options: dict[str, Any], job: Job) -> dict[str, Any] | None:
+    """What `engine` takes with `options`; None where that is too much."""
+    try:
+        return job({"job": "memory", "settings": settings.model_dump(mode="json"), "engine": engine, "options": options})
+    except OutOfMemory:
+        return None
+
+
+def variants(settings: BenchSettings, engine: str) -> dict[str, dict[str, Any]]:
+    """The settings in which the memory of `engine` is measured. TRL may cut groups, the packed engine never does."""
+    whole = {
         "all rows a forward": {"rows_a_forward": settings.rows},
         "one group a forward": {"rows_a_forward": settings.G},
         "one group a forward, generated group by group": {"rows_a_forward": settings.G, "by_group": True},
     }
+    cut = cuts(settings.G) if engine == "trl" else []
+    parts = {f"{rows} of a group, generated group by group": {"rows_a_forward": rows, "by_group": True} for rows in cut}
+    return whole | parts
 
 
-def _over(engines: dict[str, dict[str, Any]], name: str) -> float | None:
-    """trl / packed of `name`; None where one was not measured."""
-    if not {"packed", "trl"} <= engines.keys() or not engines["packed"][name]:
-        return None
-    return float(engines["trl"][name] / engines["packed"][name])
+def _over(theirs: Any, ours: Any) -> float | None:
+    """theirs / ours; None where one is no number, as it was not measured or did not fit, or ours is 0."""
+    numbers = isinstance(theirs, float | int) and isinstance(ours, float | int)
+    return float(theirs / ours) if numbers and ours else None
 
 
 def _ratio(engines: dict[str, dict[str, Any]]) -> dict[str, float | None]:
-    return {name: _over(engines, key) for name, key in RATIOS.items()}
+    ours, theirs = (engines.get(name, {}) for name in ("packed", "trl"))
+    return {name: _over(theirs.get(key), ours.get(key)) for name, key in RATIOS.items()}
 
 
 RATIOS = {"step": "step_s", "rollout": "rollout_s", "update": "update_s", "memory": "peak_mb"}
 
 
-def _ratios_beside(engines: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The smallest and the largest ratio of a round, the ratio of the step under conditions that are worse for packed, and that
-    of memory in each variant."""
+def _ratios_beside(engines: dict[str, dict[str, Any]], G: int) -> dict[str, Any]:
+    """The smallest and the largest ratio of a round, the ratio of the step under other conditions, and that of memory in each
+    setting that both have."""
     if not {"packed", "trl"} <= engines.keys():
         return {"ratio_spread": {}, "ratio_of_the_step_if": {}, "ratio_of_memory": {}}
     pairs = list(zip(engines["trl"]["rounds"], engines["packed"]["rounds"], strict=True))
@@ -146,16 +177,17 @@ def _ratios_beside(engines: dict[str, dict[str, Any]]) -> dict[str, Any]:
             spread[name] = [min(found), max(found)]
     ours, theirs = engines["packed"], engines["trl"]
     uncached, head = ours["tower_every_step"]["step_s"], theirs.get("head_on_completions_only")
-    worse = {"packed ran the vision tower every step": theirs["step_s"] / uncached}
+    others = {"packed ran the vision tower every step": theirs["step_s"] / uncached}
     if head:
-        worse["trl ran its LM head on completions only"] = head["step_s"] / ours["step_s"]
-        worse["both"] = head["step_s"] / uncached
-    memory = {
-        name: peak / ours["peaks_mb"][name]
-        for name, peak in theirs["peaks_mb"].items()
-        if OUT_OF_MEMORY not in (peak, ours["peaks_mb"][name]) and ours["peaks_mb"][name]
-    }
-    return {"ratio_spread": spread, "ratio_of_the_step_if": worse, "ratio_of_memory": memory}
+        others["trl ran its LM head on completions only"] = head["step_s"] / ours["step_s"]
+        others["both"] = head["step_s"] / uncached
+        others["seconds are processor time"] = theirs["processor_s"] / ours["processor_s"]
+    one_group = [found["step_s_by_rows_a_forward"].get(str(G)) for found in (theirs, ours)]
+    if pair := _over(*one_group):
+        others["packed and trl took one group a forward, in the trials"] = pair
+    memory = {name: _over(peak, ours["peaks_mb"].get(name)) for name, peak in theirs["peaks_mb"].items()}
+    known = {name: ratio for name, ratio in memory.items() if ratio}
+    return {"ratio_spread": spread, "ratio_of_the_step_if": others, "ratio_of_memory": known}
 
 
 def _notes(engines: dict[str, dict[str, Any]], device: str) -> list[str]:
@@ -170,8 +202,9 @@ def _notes(engines: dict[str, dict[str, Any]], device: str) -> list[str]:
             "Against packed: rewards are scripted so that every group has spread; no group without an advantage is skipped."
         )
     if "trl" in engines:
-        notes.append("For TRL: all prompts have the same length, so it pads none; it enters with its fastest rows "
-                     "a forward and with its least memory, which are other settings (so does packed).")  # fmt: skip
+        notes.append("For TRL: all prompts have the same length, so it pads none; for its least memory it may cut a group, "
+                     "which packed may not. Either enters with its fastest setting and with its least memory, which is "
+                     "another.")  # fmt: skip
         notes.append("Against TRL: it generates with transformers. With vLLM its rollouts on a GPU would be faster.")
         if device == "cpu":
             notes.append(
@@ -181,7 +214,8 @@ def _notes(engines: dict[str, dict[str, Any]], device: str) -> list[str]:
     return notes
 
 
-COLUMNS = ("engine", "step", "rollout", "reference", "update", "other", "tokens/s", "peak MB")
+COLUMNS = ("engine", "step s", "rollout", "ref.", "update", "other", "tok/s", "MB")
+"""Narrow enough for a terminal of 80 columns."""
 
 
 def table(result: dict[str, Any]) -> list[list[str]]:
@@ -190,31 +224,40 @@ def table(result: dict[str, Any]) -> list[list[str]]:
     ratio, times = result["ratio"], "{:.1f} x".format
     if ratio["step"]:
         cells = [times(ratio[name]) if name in ratio else "" for name in ("step", "rollout", "", "update", "", "")]
-        lines.append(["trl / packed", *cells, times(ratio["memory"])])
+        lines.append(["ratio", *cells, times(ratio["memory"])])
     return lines
 
 
 def _line(name: str, found: dict[str, Any]) -> list[str]:
     shares = found["share"]
-    cells = [f"{found[key]:.2f} s ({shares[key.removesuffix('_s')]:.0%})" for key in PHASES[1:]]
-    return [name, f"{found['step_s']:.2f} s", *cells, f"{found['tokens_per_s']:.0f}", f"{found['peak_mb']:.0f}"]
+    cells = [f"{_short(found[key])} {shares[key.removesuffix('_s')]:.0%}" for key in PHASES[1:]]
+    return [name, _short(found["step_s"]), *cells, f"{found['tokens_per_s']:.0f}", f"{found['peak_mb']:.0f}"]
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.2f}" if seconds < 100 else f"{seconds:.0f}"
 
 
 def notes(result: dict[str, Any]) -> list[str]:
-    """Everything below the table: ratios under worse conditions, parity, limits, what flatters whom, definitions."""
+    """Everything below the table: ratios under other conditions, parity, limits, what flatters whom, definitions."""
     lines = []
     if result["ratio_spread"]:
         low, high = result["ratio_spread"]["step"]
         lines.append(f"step ratio over the rounds: {low:.1f} to {high:.1f}")
         lines += [f"step ratio if {what}: {ratio:.1f}" for what, ratio in result["ratio_of_the_step_if"].items()]
         lines += [f"memory ratio, {what}: {ratio:.1f}" for what, ratio in result["ratio_of_memory"].items()]
-    if result["parity"]["max_abs_dlogp"] is not None:
-        lines.append("parity: " + ", ".join(f"{name} {result['parity'][name]:.1e}" for name in PARITY))
-    found = result["engines"].get("packed", {}).get("limits")
-    if found:
-        lines.append(
-            f"packed: decode at {found['decode_share']:.0%} of its floor, update MFU {found['update_mfu']:.0%}; captured "
-            f"decode equals eager: {found['captured_equals_eager']['equal']}"
-        )
+    parity = result["parity"]
+    known = parity["max_abs_dlogp"] is not None
+    said = ", ".join(f"{name} {parity[name]:.1e}" for name in PARITY) if known else f"not measured: {parity['not_measured']}"
+    lines.append(f"parity: {said}")
+    if limits := result["engines"].get("packed", {}).get("limits"):
+        lines.append(_limits_line(limits))
     lines += [f"{name}: {why}" for name, why in result["not_measured"].items()] + result["notes"]
     return lines + [f"{name}: {what}" for name, what in result["definitions"].items()]
+
+
+def _limits_line(limits: dict[str, Any]) -> str:
+    share, same = limits["decode_share"], limits["captured_equals_eager"]
+    decode = f"decode takes {1 / share:.1f} x its floor" if share else "nothing was decoded"
+    alike = f"captured decode equals eager: {same['equal']}, in {same['rows_alike']} of {same['rows']} rows"
+    return f"packed: {decode}, update MFU {limits['update_mfu']:.0%}; {alike}"

@@ -30,13 +30,15 @@ LengthsPG = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Phases:
-    """Seconds of a step and of its phases. `decode_s` is the part of the rollout after the prefill, where it is known."""
+    """Seconds of a step and of its phases. `processor_s` is the step's processor time, of all threads; `decode_s` is the part
+    of the rollout after the prefill, where it is known."""
 
     step_s: float
     rollout_s: float
     reference_s: float
     update_s: float
     other_s: float
+    processor_s: float
     decode_s: float | None = None
 
 
@@ -94,13 +96,13 @@ class Packed:
         """One optimizer step; with `cached` false every image goes through the vision tower again."""
         self.generator.lengths_PG, self.generator.decode_s = lengths_PG, 0.0
         with self._tower(cached):
-            started = now()
+            started, processor = now(), time.process_time()
             metrics, _ = self.engine.step()
-            step_s = now() - started
+            step_s, processor_s = now() - started, time.process_time() - processor
         reference_s, update_s, other_s = (metrics.get(name, 0.0) for name in ("reference_s", "update_s", "reward_s"))
         update_s += step_s - metrics["step_time"]  # what the GPU still had to do
         rollout_s = step_s - reference_s - update_s - other_s
-        return Phases(step_s, rollout_s, reference_s, update_s, other_s, self.generator.decode_s)
+        return Phases(step_s, rollout_s, reference_s, update_s, other_s, processor_s, self.generator.decode_s)
 
     @contextmanager
     def _tower(self, cached: bool) -> Iterator[None]:
@@ -149,7 +151,7 @@ class TimedTrainer(RecordingTrainer):
     def begin(self) -> None:
         """Set the clock at the beginning of a step."""
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.began = now()
+        self.began, self.processor = now(), time.process_time()
         self.sampling_from: float | None = None
 
     @contextmanager
@@ -191,7 +193,8 @@ class TimedTrainer(RecordingTrainer):
         opening_s = (self.sampling_from or self.began) - self.began
         update_s = step_s - opening_s - self.seconds["sampling"]
         rollout_s, reference_s = self.seconds["rollout_s"], self.seconds["reference_s"]
-        return Phases(step_s, rollout_s, reference_s, update_s, step_s - rollout_s - reference_s - update_s)
+        other_s = step_s - rollout_s - reference_s - update_s
+        return Phases(step_s, rollout_s, reference_s, update_s, other_s, time.process_time() - self.processor)
 
 
 class Gate(TrainerCallback):  # type: ignore[misc]
@@ -220,14 +223,16 @@ class Gate(TrainerCallback):  # type: ignore[misc]
 
 
 class Trl:
-    """TRL's trainer, with the settings of `Packed`. Its training loop runs in a thread of its own, of which one step is let
-    through at a time."""
+    """TRL's trainer, with the settings of `Packed`, but that a forward may also take a part of a group. Its training loop runs
+    in a thread of its own, of which one step is let through at a time."""
 
     def __init__(self, work: Workload, rows_a_forward: int, by_group: bool = False, dtype: str | None = None) -> None:
         vlm = work.load(dtype)
         recipe, samples = work.recipe(rows_a_forward), work.samples(vlm)
         self.gate = Gate()
-        fields = grpo_fields(recipe) | ({"steps_per_generation": 1} if by_group else {})
+        fields = grpo_fields(recipe)
+        if by_group:
+            fields["steps_per_generation"] = max(1, recipe.rollout.G // rows_a_forward)  # a whole group is the least it takes
         banned = {"generation_kwargs": {"suppress_tokens": vlm.banned_ids}}
         self.trainer = self.gate.trainer = TimedTrainer(
             model=vlm.model,

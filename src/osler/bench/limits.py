@@ -22,13 +22,19 @@ DEFINITIONS = {
     "tokens_per_s": "completion tokens of a step / step_s.",
     "peak_mb": "the process's peak over idle during its first two steps, in a process of its own. Idle: the model is loaded, a "
     "forward and a backward of eight tokens are done. On a GPU what torch reserved. peak_total_mb counts what was idle too.",
+    "processor_s": "the processor time of a step, of all threads. Waiting while other work has the processor is not in it.",
+    "step_s_by_rows_a_forward": "the quicker of two steps in trials before the rounds, one engine after the other; with one "
+    "thread on a CPU in processor time, which does not grow with what else runs on the machine.",
     "decode floor": "(decode steps x bytes of the language model with LoRA folded in, LM head included + keys and values that "
     "the completions must read) / the card's measured copy rate.",
-    "update MFU": "4 N FLOPs per packed token for LoRA (6 N for full tuning), N the language model's parameters without "
-    "embeddings, recompute and attention scores not counted, plus 4 (6) V D per scored token for the LM head, / update_s / the "
+    "decode_share": "decode floor / decode_s, the seconds of the rollout after the prefill. At its floor decode would have 1.",
+    "rollout_share": "decode floor / rollout_s.",
+    "update MFU": "4 N FLOPs per packed token, as LoRA leaves N's own gradients out, N the language model's parameters without "
+    "embeddings, recompute and attention scores not counted, plus 4 V D per scored token for the LM head, / update_s / the "
     "card's measured matmul rate.",
-    "ratio": "trl / packed: above 1 packed is faster, or smaller. Both enter with the rows a forward that were fastest, and "
-    "with the least memory that was found, which is not that of the fastest setting; ratio_of_memory has every setting.",
+    "ratio": "trl / packed: above 1 packed is faster, or smaller. Seconds: each engine with the rows a forward that were "
+    "fastest for it. Memory: the least of each, which is not that of the fastest setting; TRL may cut a group for it, packed "
+    "may not. ratio_of_memory: every setting that both have; as timed: each at the rows a forward that it was timed with.",
     "parity": "both engines on the same completions in float32, with a LoRA that is not zero: the largest difference of a "
     "token's log-prob, the relative L2 error of LoRA's gradient, the difference of the losses.",
 }
@@ -42,8 +48,6 @@ class Size:
     `layers` are the language model's without its embeddings, `head` is the LM head's (V D), whether tied or not.
     """
 
-    total: int
-    vision: int
     layers: int
     head: int
     kv: int
@@ -56,16 +60,10 @@ def size_of(name: str) -> Size:
     text, config = model.model.language_model, model.config.text_config
     head_dim = config.hidden_size // config.num_attention_heads
     return Size(
-        total=_count(model),
-        vision=_count(model.model.visual),
-        layers=_count(text) - text.embed_tokens.weight.numel(),
+        layers=sum(weight.numel() for weight in text.parameters()) - text.embed_tokens.weight.numel(),
         head=config.vocab_size * config.hidden_size,
         kv=2 * config.num_hidden_layers * config.num_key_value_heads * head_dim,
     )
-
-
-def _count(module: Any) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def decode_bytes(size: Size, prompt_tokens: int, lengths: Sequence[int], element_bytes: int) -> int:
@@ -79,10 +77,9 @@ def decode_bytes(size: Size, prompt_tokens: int, lengths: Sequence[int], element
     return (weights + cached * size.kv) * element_bytes
 
 
-def update_flops(size: Size, packed_tokens: int, scored_tokens: int, full: bool = False) -> int:
+def update_flops(size: Size, packed_tokens: int, scored_tokens: int) -> int:
     """FLOPs of an update by the definition above."""
-    factor = 6 if full else 4
-    return factor * (size.layers * packed_tokens + size.head * scored_tokens)
+    return 4 * (size.layers * packed_tokens + size.head * scored_tokens)
 
 
 def packed_tokens(prompt_tokens: int, lengths_PG: Sequence[Sequence[int]]) -> int:

@@ -12,7 +12,7 @@ from osler.bench.workload import Workload
 from osler.rl.rollout import Batch
 
 
-def parity(work: Workload) -> dict[str, float]:
+def parity(work: Workload) -> dict[str, float | None]:
     """The largest differences between the engines in float32, on completions that the packed engine sampled.
 
     LoRA's matrices are random and of one size, or its A would have no gradient yet.
@@ -27,7 +27,7 @@ def parity(work: Workload) -> dict[str, float]:
     difference_G = ours["gradient"] - theirs["gradient"]
     return {
         "max_abs_dlogp": float((ours["logps"] - theirs["logps"]).abs().max()),
-        "max_abs_dlogp_reference": float((ours["ref_logps"] - theirs["ref_logps"]).abs().max()),
+        "max_abs_dlogp_reference": float((ours["ref_logps"] - theirs["ref_logps"]).abs().max()) if own.beta else None,
         "lora_grad_rel_err": float(difference_G.norm() / theirs["gradient"].norm()),
         "loss_abs_diff": float((ours["loss"] - theirs["loss"]).abs()),
     }

@@ -41,7 +41,9 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
         return result
     last = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
-    if "OutOfMemoryError" in last or ended.returncode == -9:
+    if (
+        "OutOfMemoryError" in ended.stderr or ended.returncode == -9
+    ):  # where a capture runs out of memory, another error is last
         raise OutOfMemory(f"the measurement of {job.get('engine')} ran out of memory. Choose fewer groups or a smaller G.")
     raise OslerError(f"the measurement {job['job']} of {job.get('engine')} failed: {last}")
 

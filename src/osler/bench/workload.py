@@ -24,7 +24,7 @@ from osler.config import ImageSettings, Recipe, Settings
 from osler.errors import RecipeError, unknown
 from osler.images import open_image
 from osler.model.family import FAMILIES, VLM
-from osler.model.load import TINY, load_policy, load_processor
+from osler.model.load import TINY, dtype_of, load_policy, load_processor
 from osler.model.prompts import token_ids
 from osler.rl.scoring import GRID, Scorer
 from osler.schema import Kind, Sample
@@ -40,6 +40,9 @@ STEPS = 100_000
 LARGEST_PX = 3584
 """A square image of this side is the largest that the models' own image processor lets through."""
 
+LONGEST_PROMPT = 32_768
+"""Tokens that the models were made for."""
+
 
 class BenchSettings(Settings):
     """What is measured, and how. The defaults take minutes on a CPU."""
@@ -47,7 +50,7 @@ class BenchSettings(Settings):
     engines: tuple[str, ...] = Field(("packed", "trl"), min_length=1)
     model: str = "tiny"
     image_px: int = Field(448, ge=56, le=LARGEST_PX)
-    prompt_tokens: int = Field(390, gt=0)
+    prompt_tokens: int = Field(390, gt=0, le=LONGEST_PROMPT)
     completion: str = "64"
     G: int = Field(8, ge=2)
     groups: int = Field(4, ge=1)
@@ -129,8 +132,8 @@ class Workload:
         self.strategy = STRATEGIES["think"]
 
     def recipe(self, rows_a_forward: int, by_group: bool = False) -> Recipe:
-        """The recipe that all engines run, at most so many completions a forward, a multiple of G; TRL's share of `by_group`
-        is no setting of a recipe."""
+        """The recipe that all engines run, at most so many completions a forward: whole groups, or for TRL a divisor of G as
+        well. TRL's share of `by_group` is no setting of a recipe."""
         own = self.settings
         group_tokens = own.prompt_tokens + own.G * own.lengths.longest
         return Recipe(
@@ -146,7 +149,7 @@ class Workload:
                 "micro_batch": rows_a_forward,
                 "rows": own.G if by_group else None,
             },
-            micro_tokens=rows_a_forward // own.G * group_tokens,
+            micro_tokens=max(1, rows_a_forward // own.G) * group_tokens,
             checkpointing=own.checkpointing,
             max_steps=STEPS,
             save_steps=STEPS,
@@ -250,11 +253,10 @@ def random_policy(name: str, dtype: str, seed: int) -> VLM:
     raw = raw_config(name)
     tokenizer = processor.tokenizer
     ids = {key: tokenizer.convert_tokens_to_ids(token) for key, token in SPECIAL_IDS.items()}
-    cuda = torch.cuda.is_available()
-    chosen = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype, torch.bfloat16 if cuda else torch.float32)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(seed)
-    with torch.device("cuda" if cuda else "cpu"):
-        model = build(raw | ids, chosen)
+    with torch.device(device):
+        model = build(raw | ids, dtype_of(dtype, device))
     ends = {"eos_token_id": [ids["eos_token_id"], ids["bos_token_id"]], "pad_token_id": tokenizer.pad_token_id}
     model.generation_config = GenerationConfig(**ends)
     return VLM(name, model.eval(), processor, FAMILIES[raw["model_type"]])

@@ -66,7 +66,7 @@ def _load_checkpoint(name: str, images: ImageSettings, dtype: str, device: str) 
     family = family_of(path)
     processor = load_processor(path, images)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    model = _load_weights(path, family, _dtype(dtype, device))
+    model = _load_weights(path, family, dtype_of(dtype, device))
     model.generation_config = _pinned_generation(model.generation_config, processor.tokenizer)
     return VLM(name, model.to(device).eval(), processor, family)
 
@@ -178,8 +178,9 @@ def _is_folder(path: str) -> bool:
     return True
 
 
-def _dtype(name: str, device: str) -> torch.dtype:
-    """bf16 on a GPU that computes in it; fp32 on others and on a CPU, where bf16 is slower."""
+def dtype_of(name: str, device: str) -> torch.dtype:
+    """The type that `name` asks for on `device`. auto: bf16 on a GPU that computes in it; fp32 on others and on a CPU, where
+    bf16 is slower. Errors: ModelError for a name that is none."""
     if name == "auto":
         native = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float32

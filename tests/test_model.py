@@ -256,9 +256,9 @@ def test_a_run_without_a_best_step_says_so(tmp_path):
 @pytest.mark.parametrize(("native", "wanted"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_bf16_is_chosen_only_where_the_gpu_computes_in_it(native, wanted, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    assert load._dtype("auto", "cuda:0") == wanted
-    assert load._dtype("auto", "cpu") == load._dtype("auto", "mps") == torch.float32
-    assert load._dtype("bfloat16", "cpu") == torch.bfloat16
+    assert load.dtype_of("auto", "cuda:0") == wanted
+    assert load.dtype_of("auto", "cpu") == load.dtype_of("auto", "mps") == torch.float32
+    assert load.dtype_of("bfloat16", "cpu") == torch.bfloat16
 
 
 def _with_lora(vlm):

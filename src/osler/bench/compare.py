@@ -113,10 +113,11 @@ def _parity(settings: BenchSettings, engines: Sequence[str], job: Job) -> dict[s
 
 
 AS_TIMED = "as timed"
+LEAST = "the least of each, for which TRL may cut groups"
 
 
 def _memory(settings: BenchSettings, engine: str, timed: int, job: Job) -> dict[str, Any]:
-    """The least peak of `engine`, and its peak in each of the variants and at the `timed` rows a forward."""
+    """The peak of `engine` with the largest batch that fits, in each variant, and at the `timed` rows; and the least of them."""
     asked = variants(settings, engine) | {AS_TIMED: {"rows_a_forward": timed}}
     found: dict[str, dict[str, Any] | None] = {}
     for name, options in asked.items():
@@ -127,7 +128,7 @@ def _memory(settings: BenchSettings, engine: str, timed: int, job: Job) -> dict[
     if not fits:
         raise OutOfMemory(f"{engine} ran out of memory in every setting. Choose fewer groups, or a smaller G or image_px.")
     peaks = {name: one["peak_mb"] if one else OUT_OF_MEMORY for name, one in found.items()}
-    return {**min(fits, key=lambda one: float(one["peak_mb"])), "peaks_mb": peaks}
+    return {**fits[0], "peaks_mb": peaks | {LEAST: min(float(one["peak_mb"]) for one in fits)}}
 
 
 def _peaks(settings: BenchSettings, engine: str, options: dict[str, Any], job: Job) -> dict[str, Any] | None:
@@ -203,8 +204,8 @@ def _notes(engines: dict[str, dict[str, Any]], device: str) -> list[str]:
         )
     if "trl" in engines:
         notes.append("For TRL: all prompts have the same length, so it pads none; for its least memory it may cut a group, "
-                     "which packed may not. Either enters with its fastest setting and with its least memory, which is "
-                     "another.")  # fmt: skip
+                     "which packed may not. Seconds are those of each engine's fastest setting; memory is that of the largest "
+                     "batch that fits, and beside it that of every setting.")  # fmt: skip
         notes.append("Against TRL: it generates with transformers. With vLLM its rollouts on a GPU would be faster.")
         if device == "cpu":
             notes.append(

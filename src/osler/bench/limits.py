@@ -33,8 +33,8 @@ DEFINITIONS = {
     "embeddings, recompute and attention scores not counted, plus 4 V D per scored token for the LM head, / update_s / the "
     "card's measured matmul rate.",
     "ratio": "trl / packed: above 1 packed is faster, or smaller. Seconds: each engine with the rows a forward that were "
-    "fastest for it. Memory: the least of each, which is not that of the fastest setting; TRL may cut a group for it, packed "
-    "may not. ratio_of_memory: every setting that both have; as timed: each at the rows a forward that it was timed with.",
+    "fastest for it. Memory: each with the largest batch that fits. ratio_of_memory: every setting that both have; as timed: "
+    "each at the rows a forward that it was timed with; the least of each, for which TRL may cut a group and packed may not.",
     "parity": "both engines on the same completions in float32, with a LoRA that is not zero: the largest difference of a "
     "token's log-prob, the relative L2 error of LoRA's gradient, the difference of the losses.",
 }

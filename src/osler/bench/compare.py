@@ -117,7 +117,7 @@ LEAST = "the least of each, for which TRL may cut groups"
 
 
 def _memory(settings: BenchSettings, engine: str, timed: int, job: Job) -> dict[str, Any]:
-    """The peak of `engine` with the largest batch that fits, in each variant, and at the `timed` rows; and the least of them."""
+    """The peak of `engine` with the largest batch that fits, in each variant, and at the `timed` rows; and the least."""
     asked = variants(settings, engine) | {AS_TIMED: {"rows_a_forward": timed}}
     found: dict[str, dict[str, Any] | None] = {}
     for name, options in asked.items():

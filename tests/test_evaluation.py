@@ -10,8 +10,12 @@ from osler.datasets.load import load_data
 from osler.datasets.samples import Samples
 from osler.errors import RecipeError, RunError
 from osler.evaluation import Asking, evaluate
+from osler.examples import Evaluation
 from osler.floor import Floor
+from osler.images import underlying
+from osler.looking import known_blind
 from osler.model.generate import Completion
+from osler.report import known_sources
 from osler.runs import Run
 from osler.schema import LETTERS
 from osler.strategies import STRATEGIES
@@ -195,3 +199,25 @@ def test_records_without_their_form_are_an_error_in_words(run):
     run.save()
     with pytest.raises(RunError, match="does not say how answers were asked for"):
         Passes.read(run)
+
+
+def test_a_model_that_is_right_without_the_image_may_have_seen_the_rows(run):
+    def knows(question, images):
+        row = next(row for row in TEST if row.question in question and row.images == tuple(map(underlying, images)))
+        options = [line.partition(") ")[2] for line in question.splitlines() if line[1:3] == ") "]
+        return LETTERS[options.index(row.golds[0])] if row.golds[0] in options else "A"
+
+    evaluate(saying(knows), TEST, asking(("blank",), limit=1), run)
+    passes = Passes.read(run)
+    blank, floor = known_blind(passes.real, passes.controls["blank"])
+    assert blank.value == 1 > floor.ci_high
+    assert blank.n == floor.n == run.summary["controls"]["blank"]["n"] < len(TEST)
+    run.save(state="done", model={"label": "base"}, trained_on=None)
+    said = known_sources(Evaluation.read("base", run))
+    assert said == ["it may have seen phantoms before, as it scores above the floor there without the image."]
+    run.save(trained_on={"modality": ["CT"]})
+    assert known_sources(Evaluation.read("base", run)) == []
+
+
+def test_nothing_is_known_of_open_questions(run):
+    assert known_blind([], []) is None

@@ -2,12 +2,14 @@
 
 import builtins
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from osler import pipeline
+from osler.cli import app
 from osler.errors import RunError
 from osler.inspect_logs import export_log
 from osler.runs import Run
@@ -237,3 +239,14 @@ def test_without_inspect_ai_it_says_how_to_install_it(exported, tmp_path, monkey
     with pytest.raises(RunError, match=r"inspect_ai.*pip install osler\[inspect\]"):
         export_log(Run.open(tmp_path / "run"), tmp_path / "log.json")
     assert json.loads((tmp_path / "run.json").read_text())["version"] == 2
+
+
+def test_the_command_writes_the_log_and_one_json_object(exported, tmp_path, monkeypatch, capsys):
+    exported([record(0)])
+    out = tmp_path / "by-command.json"
+    monkeypatch.setattr(sys, "argv", ["osler", "inspect-log", str(tmp_path / "run"), "-o", str(out), "--json"])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out) == {"log": str(out)}
+    assert len(inspect_log.read_eval_log(str(out)).samples) == 1

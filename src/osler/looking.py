@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from osler.controls import CONTROLS
 from osler.errors import RunError
+from osler.floor import best
 from osler.schema import LETTERS, Kind, Outcome, Record, fold_text
 from osler.stats import EMPTY, Estimate, paired_difference, proportion
 from osler.strategies import AnswerForm
@@ -157,6 +158,19 @@ def look(
         unparseable=sum(unparseable(record) for pair in pairs for record in pair.made.values()),
         unparseable_real=sum(unparseable(pair.real) for pair in pairs),
     )
+
+
+def known_blind(real: Sequence[Record], made: Sequence[Record]) -> tuple[Estimate, Estimate] | None:
+    """The accuracy with blank images and the floor, of the same rows: those that blind attackers can answer; None without any.
+
+    Where the first is above the second in a model that osler did not train, it may have seen these rows before.
+    """
+    pairs, _ = match("blank", real, made)
+    closed = [pair for pair in pairs if pair.real.blind and None not in map(right, pair.made.values())]
+    floor = best([pair.real.blind for pair in closed], _clusters(closed))
+    if floor is None:
+        return None
+    return proportion([bool(right(*pair.made.values())) for pair in closed], _clusters(closed)), floor[1]
 
 
 def match(control: str, real: Sequence[Record], made: Sequence[Record]) -> tuple[list[Pair], Counter[str]]:

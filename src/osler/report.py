@@ -18,10 +18,11 @@ from osler.charts import COLOURS, Chart, accuracy_chart, curves, heat_map, scale
 from osler.controls import CONTROLS, TWIN
 from osler.errors import RunError
 from osler.examples import GROUPS, Evaluation, Group, answers, disagreement, groups, thumbnail
+from osler.looking import known_blind
 from osler.matrix import build_matrix
 from osler.runs import Run, write_whole
 from osler.stats import Estimate
-from osler.summary import AXES
+from osler.summary import AXES, Passes
 
 METHODS = {"grpo": "Reinforcement learning (GRPO)", "sft": "Supervised fine-tuning (SFT)"}
 STATES = {"running": "had not finished when this page was written", "interrupted": "was interrupted", "failed": "failed"}
@@ -130,10 +131,9 @@ def known_sources(evaluation: Evaluation) -> list[str]:
     if evaluation.run.manifest.get("trained_on"):
         return []
     found = []
-    for source, part in evaluation.run.summary["by_source"].items():
-        blank, floor = part["controls"].get("blank"), part["floor"]
-        same = blank and floor and blank["n"] == floor["n"] == part["n"] > 0  # else they are of different rows
-        if same and blank["accuracy"]["ci_low"] > floor["ci_high"]:
+    for source, part in Passes.read(evaluation.run).along("source").items():
+        blind = known_blind(part.real, part.controls.get("blank", []))
+        if blind and (blind[0].ci_low or 0.0) > (blind[1].ci_high or 1.0):
             found.append(source)
     return [f"it may have seen {source} before, as it scores above the floor there without the image." for source in found]
 

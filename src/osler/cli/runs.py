@@ -158,3 +158,16 @@ def report(
 
     written = str(write_report([Run.open(path) for path in runs], output))
     print_json({"report": written}) if as_json else typer.echo(written)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="An evaluation run.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The log to write, a .json file.")],
+    as_json: Json = False,
+) -> None:
+    """An evaluation as a log of inspect_ai (pip install osler[inspect]); no path and no image is in it."""
+    from osler.inspect_logs import export_log
+    from osler.runs import Run
+
+    written = str(export_log(Run.open(run), output))
+    print_json({"log": written}) if as_json else typer.echo(written)

@@ -190,6 +190,14 @@ def test_what_an_evaluation_cannot_do_is_told_before_a_folder_is_made(checkpoint
             trial.with_controls(None, **changes)
 
 
+@pytest.mark.parametrize("content", [None, "{}"])
+def test_a_run_without_its_floor_is_an_error_in_words(checkpoint, tmp_path, content):
+    run = pipeline.train(stage(checkpoint, max_steps=1), tmp_path / "run")
+    (run.path / "floor.json").unlink() if content is None else (run.path / "floor.json").write_text(content)
+    with pytest.raises(RunError, match=r"floor\.json (is missing|holds no stages)"):
+        pipeline.evaluate(f"run:{run.path}", PHANTOMS, out=tmp_path / "e")
+
+
 def test_an_evaluation_resumed_with_another_floor_is_refused(checkpoint, tmp_path):
     rows = {**PHANTOMS, "train": 0}
     trial = Trial(answer_form="text", max_tokens=4).with_controls("none")

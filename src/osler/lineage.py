@@ -43,7 +43,10 @@ def floor_of(model: str) -> Floors | None:
     file = _run_of(model).path / "floor.json"
     if not file.is_file():
         raise RunError(f"{file} is missing: the run was cut off at its beginning. Train it again.")
-    return Floors.from_json(read_json(file))
+    kept = read_json(file)
+    if "stages" not in kept:
+        raise RunError(f"{file} holds no stages: another version of osler wrote it. Train again.")
+    return Floors.from_json(kept)
 
 
 def start_of(recipe: Recipe) -> list[dict[str, Any]]:

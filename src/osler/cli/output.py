@@ -20,6 +20,7 @@ def calm() -> None:
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()  # a transform of ours is never cached, and need not be hashed
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 
 

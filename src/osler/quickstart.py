@@ -92,9 +92,9 @@ def notes(summary: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": f"osler quickstart, seed {summary['seed']}",
         "headline": [
-            f"GRPO moved the model from {accuracy['sft']}, to {accuracy['grpo']}: {points(gain)}, paired, on unseen images.",
+            f"GRPO moved the model from {accuracy['sft']}, to {accuracy['grpo']}: {gain.points}, paired, on unseen images.",
             f"SFT on the same rows and for the same seconds reaches {accuracy['sft_same_rows']}; GRPO minus that is "
-            f"{points(versus)}.",
+            f"{versus.points}.",
             f"The best of four blind attackers, which see no image, scores {Estimate(**summary['floor_estimate'])}.",
             *_reliance_in_words(summary["reliance"]),
         ],
@@ -109,8 +109,8 @@ def _reliance_in_words(reliance: dict[str, Any] | None) -> list[str]:
         return []
     grpo, sft, change = (Estimate(**one) for one in (reliance["a"], reliance["b"], reliance["change"]["difference"]))
     return [
-        f"The image is worth {points(grpo)}, to GRPO's model (accuracy less that with a blank image), {points(sft)}, to its "
-        f"start: a change of {points(change)}."
+        f"The image is worth {grpo.points}, to GRPO's model (accuracy less that with a blank image), {sft.points}, to its "
+        f"start: a change of {change.points}."
     ]
 
 
@@ -156,12 +156,6 @@ CAVEATS = [
     "the form, not that it cannot see.",
     "One seed is one draw; a result worth quoting needs several. Seed 0 is not blind: the recipe was designed on its images.",
 ]
-
-
-def points(estimate: Estimate) -> str:
-    """`+6.1 points [3.0, 9.2], n = 1038`, for a difference of accuracies."""
-    value, low, high = (100 * float(x or 0) for x in (estimate.value, estimate.ci_low, estimate.ci_high))
-    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}], n = {estimate.n}"
 
 
 def _thought_names_gold(records: Sequence[Record]) -> Estimate:

@@ -20,8 +20,7 @@ from osler.errors import RunError
 from osler.examples import GROUPS, Evaluation, Group, answers, disagreement, groups, thumbnail
 from osler.looking import known_blind
 from osler.matrix import build_matrix
-from osler.runs import Run, write_whole
-from osler.stats import Estimate
+from osler.runs import Run, write_named
 from osler.summary import AXES, Passes
 
 METHODS = {"grpo": "Reinforcement learning (GRPO)", "sft": "Supervised fine-tuning (SFT)"}
@@ -65,7 +64,7 @@ def write_report(runs: Sequence[Run], file: Path, notes: Mapping[str, Any] | Non
         disagreement=disagreement(evaluated[0], evaluated[-1]) if len(evaluated) > 1 else None,
         provenance=[(label, run, facts(run), _recipe(run)) for label, run in (*trained.items(), *evaluating.items())],
     )
-    return _written(file, page)
+    return write_named(file, page)
 
 
 def expand(runs: Sequence[Run]) -> list[Run]:
@@ -77,18 +76,6 @@ def _children(study: Run) -> list[Run]:
     inside = [Run.open(manifest.parent) for manifest in study.path.glob("*/manifest.json")]
     runs = [run for run in inside if run.manifest.get("kind") in ("train", "eval")]
     return sorted(runs, key=lambda run: (run.manifest.get("started", ""), run.name))
-
-
-def _written(file: Path, page: str) -> Path:
-    """`file`, holding `page`. Errors: RunError where it cannot be written."""
-    if file.is_dir():
-        raise RunError(f"{file} is a folder. Name the HTML file to write.")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, page)
-    except OSError as error:
-        raise RunError(f"{file} cannot be written ({error}). Name another file.") from error
-    return file
 
 
 def in_words(trained: Mapping[str, Run], evaluated: Sequence[Evaluation]) -> list[str]:
@@ -115,9 +102,9 @@ def looked(evaluation: Evaluation) -> list[str]:
     words = []
     if (twin := evaluation.controls.get(TWIN)) and twin.n:
         words.append(f"Its blind twin, the same recipe on blank images, is right on {twin.accuracy}: the model is "
-                     f"{_points(twin.difference)} above it.")  # fmt: skip
+                     f"{twin.difference.points} above it.")  # fmt: skip
     if (blank := evaluation.controls.get("blank")) and blank.n:
-        words.append(f"With a blank image it is right on {blank.accuracy}; its visual reliance is {_points(blank.difference)}.")
+        words.append(f"With a blank image it is right on {blank.accuracy}; its visual reliance is {blank.difference.points}.")
     shuffled = evaluation.controls.get("shuffled")
     if shuffled and shuffled.follow and shuffled.follow.shown.n:
         follow = shuffled.follow
@@ -136,11 +123,6 @@ def known_sources(evaluation: Evaluation) -> list[str]:
         if blind and (blind[0].ci_low or 0.0) > (blind[1].ci_high or 1.0):
             found.append(source)
     return [f"it may have seen {source} before, as it scores above the floor there without the image." for source in found]
-
-
-def _points(estimate: Estimate) -> str:
-    value, low, high = (100 * float(x or 0) for x in (estimate.value, estimate.ci_low, estimate.ci_high))
-    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}], n = {estimate.n}"
 
 
 def facts(run: Run) -> list[tuple[str, str]]:

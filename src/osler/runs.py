@@ -147,6 +147,18 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
+def write_named(file: Path, text: str) -> Path:
+    """`file`, which a user named, holding `text` whole. Errors: RunError where it cannot be written."""
+    if file.is_dir():
+        raise RunError(f"{file} is a folder. Name the file to write.")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, text)
+    except OSError as error:
+        raise RunError(f"{file} cannot be written ({error}). Name another file.") from error
+    return file
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """The object in `file`. Errors: RunError where it is damaged."""
     try:

@@ -37,6 +37,13 @@ class Estimate:
             return "no rows"
         return f"{100 * self.value:.1f} % [{100 * self.ci_low:.1f}, {100 * self.ci_high:.1f}], n = {self.n}"
 
+    @property
+    def points(self) -> str:
+        """`+6.1 points [+3.0, +9.2], n = 1038`, for a difference of accuracies."""
+        if self.value is None or self.ci_low is None or self.ci_high is None:
+            return "no rows"
+        return f"{100 * self.value:+.1f} points [{100 * self.ci_low:+.1f}, {100 * self.ci_high:+.1f}], n = {self.n}"
+
 
 EMPTY = Estimate(None, None, None, 0)
 

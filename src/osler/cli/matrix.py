@@ -29,12 +29,12 @@ def matrix(
     """The source x target table of evaluation runs, or its difference from another's."""
     from osler.differences import difference
     from osler.matrix import Matrix, build_matrix
-    from osler.runs import Run
+    from osler.runs import Run, write_named
 
     given, taken = ([Run.open(path) for path in paths] for paths in (runs, minus or []))
     built = difference(given, taken, axis) if taken else build_matrix(given, axis)
     if csv:
-        _write(csv, built.to_csv())
+        write_named(csv, built.to_csv())
     if svg:
         from osler.heatmaps import write_heat_map
 
@@ -43,19 +43,6 @@ def matrix(
         print_json(built.to_json())
         return
     _print_matrix(built) if isinstance(built, Matrix) else _print_difference(built)
-
-
-def _write(file: Path, text: str) -> None:
-    from osler.errors import RunError
-    from osler.runs import write_whole
-
-    if file.is_dir():
-        raise RunError(f"{file} is a folder. Name the file to write.")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, text)
-    except OSError as error:
-        raise RunError(f"{file} cannot be written ({error}). Name another file.") from error
 
 
 def _print_matrix(built: "Matrix") -> None:

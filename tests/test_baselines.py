@@ -1,16 +1,21 @@
 """SFT: what is learnt from is the completion alone, behind the image and the question; the best checkpoint is the one kept."""
 
+import dataclasses
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
-from trl import SFTTrainer
+import torch
+from transformers import TrainingArguments
+from trl import SFTConfig, SFTTrainer
 
-from osler.baselines import SftCallback, completion_rows, sft_config, train_sft
+from osler.baselines import BaselineCallback, completion_rows, sft_config, sft_fields, train_sft
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
 from osler.model.adapters import lora_config
 from osler.model.load import load_policy
+from osler.rl.trl_trainer import WholeModel
 from osler.runs import Run
 from osler.strategies import STRATEGIES
 from real_layout import save_real_layout
@@ -67,7 +72,7 @@ def test_the_adapter_of_the_lowest_validation_loss_is_kept(recipe, tmp_path):
 
 def test_sft_stops_when_the_validation_loss_has_not_fallen_for_so_long(recipe, tmp_path):
     patient = recipe.model_copy(update={"sft": recipe.sft.model_copy(update={"patience": 2})})
-    callback = SftCallback(Run.create(tmp_path / "r", "train"), patient, lambda note: None)
+    callback = BaselineCallback(Run.create(tmp_path / "r", "train"), patient, lambda note: None)
     saved, stopped = [], []
     callback.save = lambda model, step: saved.append(step)
     for step, loss in enumerate([0.9, 0.5, 0.6, 0.4, 0.4, 0.41], 1):
@@ -86,11 +91,98 @@ def test_sft_stops_when_its_time_is_up(recipe, tmp_path):
     assert run.rows("metrics")[-1]["step"] == 1
 
 
+def test_every_field_of_the_objective_is_decided(recipe, tmp_path):
+    own = {field.name for field in dataclasses.fields(SFTConfig)} - {f.name for f in dataclasses.fields(TrainingArguments)}
+    harmless = (  # where and how it runs, and what text-only rows and packing need
+        "model_init_kwargs|trust_remote_code|router_aux|chat_template_path|dataset_|eos_token|pad_to|pad_token|truncation_mode"
+        "|shuffle_dataset|packing_strategy|activation_offloading"
+    )
+    left = {name for name in own - set(sft_fields(recipe, True)) if not re.match(harmless, name)}
+    assert not left, "a field of TRL's that nobody decided: set it in sft_fields, or call it harmless"
+
+
+def whole(recipe, **changes):
+    return recipe.model_copy(update={"full": True, "lr": 1e-4, **changes})
+
+
+def weights(spec, dtype="float32"):
+    return load_policy(spec, dtype=dtype).model.state_dict()
+
+
+def changed(one, other):
+    """The parts of the model in which two states differ."""
+    names = {name for name in one if not torch.equal(one[name], other[name])}
+    parts = {"merger": "visual.merger", "tower": "visual.blocks", "language": "language_model"}
+    return {part for part, within in parts.items() if any(within in name for name in names)}
+
+
+@pytest.mark.parametrize(
+    ("train_vision", "parts"),
+    [("none", {"language"}), ("merger", {"language", "merger"}), ("all", {"language", "merger", "tower"})],
+)
+def test_full_tuning_trains_the_language_model_and_of_the_tower_what_is_asked(recipe, tmp_path, train_vision, parts):
+    full = whole(recipe, train_vision=train_vision, max_steps=2)
+    run = Run.create(tmp_path / "r", "train", recipe=full.model_dump(mode="json"))
+    train_sft(full, load_policy(recipe.model, dtype="float32"), ROWS[:8], [], THINK, run)
+    assert changed(weights(recipe.model), weights(f"run:{run.path}")) == parts
+    assert not (run.path / "adapter").exists()
+
+
+def test_of_whole_models_the_best_and_the_last_are_kept_and_the_best_is_the_runs(recipe, tmp_path):
+    full = whole(recipe, lr=1e-2, max_steps=5, save_steps=1)
+    run = Run.create(tmp_path / "r", "train", recipe=full.model_dump(mode="json"))
+    train_sft(full, load_policy(recipe.model, dtype="float32"), ROWS[:8], ROWS[12:16], THINK, run)
+    losses = {row["step"]: row["eval_loss"] for row in run.rows("metrics") if "eval_loss" in row}
+    best = min(losses, key=lambda step: losses[step])
+    assert run.manifest["best_step"] == best
+    assert {folder.name for folder in (run.path / "checkpoints").iterdir()} == {str(best), "5"}
+    kept, wanted = (run.path / where / "model.safetensors" for where in ("model", f"checkpoints/{best}"))
+    assert kept.samefile(wanted), "a model would lie on the disk twice"
+    assert changed(weights(f"run:{run.path}"), weights(f"run:{run.path}@last")) == (set() if best == 5 else {"language"})
+
+
+def test_the_best_of_whole_models_is_not_the_last_where_the_loss_rises(recipe, tmp_path):
+    """The callback alone, with losses that are given."""
+    vlm, full = load_policy(recipe.model, dtype="float32"), whole(recipe, save_steps=1)
+    run = Run.create(tmp_path / "r", "train")
+    callback = BaselineCallback(run, full, lambda note: None, WholeModel(full, vlm))
+    for step, loss in enumerate([0.9, 0.5, 0.6, 0.7], 1):
+        state, control = SimpleNamespace(global_step=step), SimpleNamespace(should_training_stop=False)
+        vlm.model.lm_head.weight.data.fill_(step)
+        callback.on_step_end(None, state, control, model=vlm.model)
+        callback.on_evaluate(None, state, control, metrics={"eval_loss": loss}, model=vlm.model)
+    callback.on_train_end(None, state, control, model=vlm.model)
+    callback.leave()
+    assert {folder.name for folder in (run.path / "checkpoints").iterdir()} == {"2", "4"}
+    for where, step in (("model", 2), ("checkpoints/2", 2), ("checkpoints/4", 4)):
+        assert load_policy(str(run.path / where)).model.lm_head.weight.unique().tolist() == [step]
+
+
+@pytest.mark.parametrize("train_vision", ["none", "all"])
+def test_full_tuning_in_bf16_keeps_what_bf16_would_round_away(recipe, tmp_path, train_vision):
+    """Six updates of 2e-5 beside weights of 2e-2: not one is half of the distance between two bf16 numbers."""
+    full = whole(recipe, train_vision=train_vision, dtype="bfloat16", lr=2e-5, lr_schedule="constant", max_steps=6)
+    vlm = load_policy(recipe.model, dtype="bfloat16")
+    before = {name: weight.clone() for name, weight in vlm.model.named_parameters()}
+    run = Run.create(tmp_path / "r", "train", recipe=full.model_dump(mode="json"))
+    train_sft(full, vlm, ROWS[:4], [], THINK, run)
+    for name, weight in vlm.model.named_parameters():
+        frozen = "visual" in name and train_vision == "none"
+        assert weight.dtype == (torch.bfloat16 if frozen else torch.float32), name
+    after, trained = dict(vlm.model.named_parameters()), [name for name in before if "language_model.layers" in name]
+    moved = [float((after[name] - before[name]).detach().abs().median()) for name in trained if "proj.weight" in name]
+    assert min(moved) > 5e-5, "updates were rounded away"
+    stored = load_policy(f"run:{run.path}", dtype="float32").model
+    assert json.loads((run.path / "model" / "config.json").read_text())["dtype"] == "bfloat16"
+    for name, weight in stored.named_parameters():
+        assert torch.equal(weight, after[name].bfloat16().float()), name
+
+
 @pytest.mark.slow
 def test_real_images_go_through_the_whole_chain(shared_data, tmp_path):
     """Real files, few steps: base, SFT, GRPO, by-patient split, report."""
     from osler.chains import run_chain
-    from osler.config import load_recipe
+    from osler.recipe_files import load_recipe
 
     short = [f"data.train=jsonl:{shared_data / 'real' / 'manifest.jsonl'}", "sft.max_steps=3", "grpo.max_steps=2"]
     result = run_chain(load_recipe("real_images", short), tmp_path / "real")

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from osler.chains import load_chain
 from osler.check import check, check_stages
-from osler.config import Chain, Recipe, load_recipe
+from osler.config import Chain, Recipe
 from osler.errors import OslerError, RecipeError
+from osler.recipe_files import load_recipe
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 CHAIN = """
@@ -87,7 +88,7 @@ def test_a_stage_is_laid_over_what_the_stages_share(recipe_file):
         ("lr: -1", ": lr: "),
         ("lr:", ": lr: "),
         ("max_steps: 1.5", ": max_steps: "),
-        ("method: dpo", ": method: Input should be 'grpo' or 'sft' (got 'dpo')"),
+        ("method: ppo", ": method: Input should be 'grpo', 'sft' or 'dpo' (got 'ppo')"),
         ("lora: 8", ": lora: "),
         ("data: phantoms", ": data: "),
         ("data: {train: 3}", ": data.train"),

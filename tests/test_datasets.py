@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -16,6 +16,7 @@ from osler.datasets.samples import Samples
 from osler.datasets.splits import hold_out, load_part, load_splits, part
 from osler.errors import DataError
 from osler.images import open_image
+from osler.recipe_files import load_recipe
 from osler.schema import LETTERS, Kind, Sample
 from osler.taxonomy import Modality, QuestionType
 
@@ -161,6 +162,171 @@ def test_relative_paths_start_here_or_below_osler_data(write, tmp_path, monkeypa
     assert load_data("jsonl:rows.jsonl")[0].images == (str(tmp_path / "x.png"),)
     with pytest.raises(DataError, match=r"there is no none\.jsonl and no .*none\.jsonl"):
         load_data("jsonl:none.jsonl")
+
+
+# --- which rows are kept ---
+
+DOMAINS = [
+    {"modality": "CT", "question_type": "Disease Diagnosis", "source": "north", "language": "en"},
+    {"modality": "MRI", "question_type": "Disease Diagnosis", "source": "north", "language": "zh"},
+    {"modality": "CT", "question_type": "Anatomy Identification", "source": "south", "language": "en"},
+    {"modality": "Ultrasound", "question_type": "Lesion Grading", "source": "south", "language": "en"},
+]
+
+
+@pytest.fixture
+def domains(write):
+    """The spec of a manifest with one row for each of DOMAINS, and one about nothing that is asked openly."""
+    bare = {"id": 4, "image": "x.png", "question": "What?", "answer": "a nodule"}
+    return {"name": "jsonl", "path": str(write(*(ROW | {"id": k} | domain for k, domain in enumerate(DOMAINS)), bare))}
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ({"modality": "CT"}, "02"),
+        ({"modality": "computed tomography"}, "02"),
+        ({"modality": ["US", "MR (Mag-netic Resonance Imaging)"]}, "13"),
+        ({"question_type": ["dd", "LESION GRADING"]}, "013"),
+        ({"modality": "CT", "question_type": "diagnosis"}, "0"),
+        ({"modality": "unknown"}, "4"),
+        ({"source": "north", "language": ["zh", "en"]}, "01"),
+        ({"kind": "open"}, "4"),
+        ({"kind": ["open", "choice"]}, "01234"),
+        ({"modality": ["CT", "Fundus"]}, "02"),
+        ({}, "01234"),
+    ],
+)
+def test_where_keeps_the_rows_that_agree_with_every_key_in_their_order(domains, where, kept):
+    assert "".join(row.id for row in load_data({**domains, "where": where})) == kept
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"modalty": "CT"}, "where: unknown key 'modalty'. Did you mean 'modality'"),
+        ({"split": "train"}, "where: unknown key 'split'"),
+        ({"modality": "Ultrasond"}, "unknown modality 'Ultrasond'. Did you mean 'Ultrasound'"),
+        ({"question_type": ["dd", "gradin"]}, "unknown question type 'gradin'"),
+        ({"kind": "chioce"}, "unknown kind 'chioce'. Did you mean 'choice'"),
+        ({"source": ["north", "nroth"]}, "where: unknown source 'nroth'. Did you mean 'north'"),
+        ({"language": "fr"}, "where: unknown language 'fr'. Known: en, zh"),
+        ({"modality": ["OCT", "Fundus"]}, "none of the 5 rows has modality Fundus or OCT"),
+        (
+            {"modality": "MRI", "kind": "open"},
+            "by modality {'CT': 2, 'MRI': 1, 'Ultrasound': 1, 'unknown': 1}; by kind {'choice'",
+        ),
+        ({"modality": []}, "none of the 5 rows"),
+        ({"modality": 3}, "the field 'where'"),
+        ("CT", "the field 'where'"),
+    ],
+)
+def test_where_that_names_nothing_says_what_there_is(domains, where, message):
+    with pytest.raises(DataError) as error:
+        load_data({**domains, "where": where})
+    assert message in str(error.value)
+    assert domains["path"] in str(error.value)
+
+
+def test_an_unknown_value_is_told_before_a_large_file_is_read(write):
+    file = write("no row at all")
+    with pytest.raises(DataError, match="unknown modality"):
+        load_data({"name": "jsonl", "path": str(file), "where": {"modality": "CTT"}})
+
+
+def test_where_works_for_phantoms_and_for_ones_own_function():
+    rows = load_data({**PHANTOMS, "train": 16, "where": {"modality": ["CT", "OCT"], "question_type": "anatomy"}})
+    assert {row.modality for row in rows} == {Modality.CT, Modality.OCT}
+    assert {row.question_type for row in rows} == {QuestionType.ANATOMY}
+    own = f"{__name__}:own_rows"
+    assert len(load_data({"name": own, "path": __file__, "where": {"modality": "unknown"}, "limit": 5})) == 1
+
+
+def test_one_domain_is_trained_and_stopped_on_and_all_are_tested_on():
+    spec = {"name": "phantoms", "train": 24, "val": 16, "test": 16}
+    for val, share in ((16, 0.1), (0, 0.5)):
+        train = {**spec, "val": val, "where": {"modality": "CT"}}
+        splits = load_splits(DataSettings(train=train, test=spec, val_share=share), seed=0)
+        assert {row.modality for row in (*splits.train, *splits.val)} == {Modality.CT}
+        assert {row.modality for row in splits.test} == set(Modality) - {Modality.UNKNOWN}
+        assert not {row.group for row in splits.train} & {row.group for row in splits.val}
+        assert len(splits.val)
+        assert {row.modality for row in load_splits(DataSettings(train=train), seed=0).test} == {Modality.CT}
+
+
+def test_the_keys_of_a_spec_can_be_set_from_the_command_line(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("data: {train: {name: phantoms, train: 16}}\n")
+    train = load_recipe(file, ["data.train.where.modality=CT", "data.train.limit={train: 3}"]).data.train
+    assert {row.modality for row in load_data(train)} == {Modality.CT}
+    assert load_data(train).counts()["by_split"]["train"] == 3
+
+
+GIVEN: list[Sample] = []
+
+
+def given_rows(spec: DataSpec):
+    yield from GIVEN
+
+
+def kept_of(rows, limit, seed=0):
+    """The ids of `rows` that a limit keeps."""
+    GIVEN[:] = rows
+    return [row.id for row in load_data({"name": f"{__name__}:given_rows", "limit": limit, "seed": seed})]
+
+
+@settings(max_examples=40)
+@given(st.permutations(range(30)), st.integers(1, 32), st.integers(0, 3), st.sets(st.integers(0, 29)))
+def test_a_limit_goes_by_id_and_not_by_order_or_by_what_other_rows_there_are(order, limit, seed, gone):
+    rows = [sample(number) for number in range(30)]
+    kept = kept_of(rows, limit, seed)
+    assert len(kept) == min(limit, 30)
+    assert kept == sorted(kept, key=int)
+    mixed = kept_of([rows[at] for at in order], limit, seed)
+    assert mixed == [str(at) for at in order if str(at) in set(kept)]
+    assert set(kept) <= set(kept_of(rows, limit + 1, seed))
+    fewer = kept_of([row for row in rows if int(row.id) not in gone], limit, seed)
+    assert {name for name in kept if int(name) not in gone} <= set(fewer)
+
+
+def test_a_limit_draws_evenly_and_by_its_seed():
+    rows = [replace(sample(number), modality=("CT", "MRI")[number % 2]) for number in range(1000)]
+    kept = [set(kept_of(rows, 200, seed)) for seed in range(3)]
+    assert all(20 < len(one & other) < 60 for at, one in enumerate(kept) for other in kept[:at])
+    for ids in kept:
+        assert abs(sum(int(name) % 2 for name in ids) - 100) < 25
+        assert abs(np.mean([int(name) for name in ids]) - 499.5) < 60
+
+
+def test_a_limit_is_of_each_split_or_of_those_that_are_named():
+    def by_split(**keys):
+        return load_data({"name": "phantoms", "seed": 1, "train": 20, "val": 4, "test": 10, **keys}).counts()["by_split"]
+
+    every = by_split()
+    assert by_split(limit=7) == {"train": 7, "val": 7, "test": 7}
+    assert by_split(limit={"train": 11, "test": 5}) == {"train": 11, "val": every["val"], "test": 5}
+    assert by_split(limit=10_000) == every
+    assert by_split(limit=3, where={"question_type": "grading"}) == {"train": 3, "val": 3, "test": 3}
+
+
+def test_where_goes_before_the_limit():
+    spec = {"name": "phantoms", "train": 40, "val": 0, "test": 0}
+    rows = load_data({**spec, "limit": 6, "where": {"modality": "CT"}})
+    assert [row.modality for row in rows] == [Modality.CT] * 6
+
+
+def test_a_limit_without_splits_and_one_that_names_what_is_not_there(domains):
+    assert len(load_data({**domains, "limit": 2, "seed": 3})) == 2
+    with pytest.raises(DataError, match=r"limit: unknown split 'train'\. Known: none\. Where rows have none, give one number"):
+        load_data({**domains, "limit": {"train": 2}})
+    with pytest.raises(DataError, match=r"limit: unknown split 'trian'\. Did you mean 'train'"):
+        load_data({**PHANTOMS, "limit": {"trian": 2}})
+
+
+@pytest.mark.parametrize("limit", [0, -1, "3", 2.5, {"train": 0}, {"train": "3"}, True])
+def test_a_limit_that_is_no_number_of_rows(domains, limit):
+    with pytest.raises(DataError, match="the field 'limit'"):
+        load_data({**domains, "limit": limit})
 
 
 # --- the manifest ---

@@ -23,19 +23,20 @@ ROWS = list(samples(0, {"train": 6}))
 PHANTOMS = {"name": "phantoms", "seed": 0, "train": 6, "val": 0, "test": 3}
 
 
-def letters(sample, parsed, verdict, scores):
+def letters(completions, **columns):
     """A reward in which a random model's completions differ."""
-    return sum(character.isalpha() for character in str(parsed)) / 100
+    return [sum(character.isalpha() for character in one[0]["content"]) / 100 for one in completions]
 
 
-def nothing(sample, parsed, verdict, scores):
+def nothing(completions, **columns):
     """A reward without spread: every group is dull."""
-    return 0.5
+    return [0.5] * len(completions)
 
 
-def only_some(sample, parsed, verdict, scores):
+def only_some(completions, question_type, **columns):
     """A reward that can have spread in the rows of one question type, and in no others."""
-    return letters(sample, parsed, verdict, scores) if str(sample.question_type) == "Modality recognition" else 0.0
+    paid = zip(letters(completions), question_type, strict=True)
+    return [reward if kind == "Modality recognition" else 0.0 for reward, kind in paid]
 
 
 @pytest.fixture(scope="module")

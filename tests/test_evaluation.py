@@ -1,25 +1,30 @@
 """Scripted policies through a whole evaluation: what is asked, what is written, what is made again, what it comes to."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 
-from osler.config import ControlSettings
+from osler.config import ControlSettings, Recipe
 from osler.datasets.load import load_data
 from osler.datasets.samples import Samples
-from osler.errors import RecipeError, RunError
+from osler.errors import ModelError, RecipeError, RunError
 from osler.evaluation import Asking, evaluate
 from osler.examples import Evaluation
 from osler.floor import Floor
 from osler.images import underlying
 from osler.looking import known_blind
 from osler.model.generate import Completion
+from osler.pipeline import evaluate as evaluate_model
+from osler.pipeline import load_answers
 from osler.report import known_sources
 from osler.runs import Run
 from osler.schema import LETTERS
 from osler.strategies import STRATEGIES
 from osler.summary import Passes, read_records
+from osler.trial import Trial
+from osler.wordings import strategy_for
 
 ROWS = load_data({"name": "phantoms", "seed": 3, "train": 12, "val": 0, "test": 12})
 TEST = ROWS.where(split="test")
@@ -221,3 +226,139 @@ def test_a_model_that_is_right_without_the_image_may_have_seen_the_rows(run):
 
 def test_nothing_is_known_of_open_questions(run):
     assert known_blind([], []) is None
+
+
+AFTER = STRATEGIES["think_after"]
+
+
+def explaining(thought):
+    """A policy that answers A or goes on from what it is given, and explains that with what `thought` makes of the letter."""
+
+    def answers(prompts):
+        for question, images, *begun in prompts:
+            answers.asked.append((question, images, *begun))
+            head = begun[0] if begun else "<answer>A</answer>"
+            told = f"<think>{thought(head[8], question)}</think>"
+            yield Completion(told if begun else head + told, 7, False)
+
+    answers.asked = []
+    return answers
+
+
+def forcing(**changes):
+    return asking("none", strategy=AFTER, controls=ControlSettings(names="none", forced_answer=True, **changes))
+
+
+def test_a_rationale_that_defends_whatever_stands_there_is_post_hoc(run):
+    policy = explaining(lambda letter, question: f"So the answer is {letter}")
+    evaluate(policy, TEST, forcing(), run, continues=policy)
+    reasoning = run.summary["reasoning"]
+    found = reasoning["post_hoc"]
+    assert (found["rate"]["value"], found["gold"]["value"], found["other"]["value"], found["nothing"]["value"]) == (1, 0, 0, 0)
+    assert found["n"] == len(TEST)
+    forced = read_records(run, "forced")
+    assert found["base"]["value"] == pytest.approx(sum(one.sample.extra["forced_answer"] == "A" for one in forced) / len(TEST))
+    assert found["moved"]["value"] == pytest.approx(1 - found["base"]["value"])
+    assert all(one.parsed.well_formed and one.parsed.answer == one.sample.extra["forced_answer"] for one in forced)
+    assert all(one.parsed.answer != one.sample.gold_letter for one in forced)
+    assert (reasoning["consistency"]["value"], reasoning["conclusive"]["value"]) == (1, 1)
+
+
+def test_a_rationale_that_holds_on_to_what_it_sees_is_not(run):
+    def seen(letter, question):
+        options = [line.partition(") ")[2] for line in question.splitlines() if line[1:3] == ") "]
+        return f"It shows {options[0]}"
+
+    policy = explaining(seen)
+    evaluate(policy, TEST, forcing(), run, continues=policy)
+    found = run.summary["reasoning"]["post_hoc"]
+    assert found["moved"]["value"] == 0
+    assert found["rate"]["value"] == found["base"]["value"]
+    assert found["rate"]["value"] + found["gold"]["value"] + found["other"]["value"] == pytest.approx(1)
+
+
+def test_forced_answers_are_bounded_and_made_once(run):
+    policy = explaining(lambda letter, question: "So be it")
+    evaluate(policy, TEST, forcing(max_rows_per_cell=1), run, continues=policy)
+    cells = {(row.modality, row.question_type) for row in TEST}
+    assert run.summary["reasoning"]["post_hoc"]["n"] == len(cells) < len(TEST)
+    assert run.summary["reasoning"]["post_hoc"]["nothing"]["value"] == 1
+    before, lines = run.summary, (run.path / "forced.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (run.path / "forced.jsonl").write_text("".join(lines[:-2]) + lines[-2][:9], encoding="utf-8")
+    again = explaining(lambda letter, question: "So be it")
+    evaluate(again, TEST, forcing(max_rows_per_cell=1), run, continues=again)
+    assert [len(one) for one in again.asked] == [3, 3]
+    assert without_seconds(run.summary) == without_seconds(before)
+
+
+def test_open_questions_cannot_be_forced_and_are_counted(run):
+    free = [replace(row, options=(), gold_index=None, kind="open") for row in TEST[:3]]
+    policy = explaining(lambda letter, question: "So be it")
+    evaluate(policy, Samples.of([*free, *TEST[3:6]]), forcing(), run, continues=policy)
+    assert run.summary["reasoning"]["post_hoc"]["n"] == 3
+    assert run.summary["reasoning"]["post_hoc"]["left_out"] == {"open question": 3}
+
+
+def test_what_cannot_be_forced_is_told_before_anything_is_asked(run):
+    policy = saying(first)
+    with pytest.raises(RecipeError, match=r"strategy 'nothink' has no rationale behind its answer"):
+        evaluate(policy, TEST, replace(forcing(), strategy=NOTHINK), run, continues=policy)
+    with pytest.raises(RecipeError, match=r"cannot be begun for it"):
+        evaluate(policy, TEST, forcing(), run)
+    with pytest.raises(RecipeError, match=r"strategy 'think' has no rationale behind its answer"):
+        Trial(controls=ControlSettings(forced_answer=True)).check()
+    with pytest.raises(RecipeError, match=r"an endpoint cannot be told how a completion begins"):
+        load_answers("openai:http://localhost:1/v1#m", Trial("think_after", controls=ControlSettings(forced_answer=True)))
+    assert not policy.asked
+
+
+def test_thoughts_are_scored_under_a_text_model_once(tmp_path):
+    run = Run.create(tmp_path / "run", "eval", trial={"answer_form": "letter", "controls": {"perplexity": "words"}})
+    scored = []
+
+    def words(texts):
+        for text in texts:
+            scored.append(text)
+            yield 2.0 * len(text.split()), len(text.split())
+
+    policy = explaining(lambda letter, question: "" if "modality" in question.lower() else "So the answer is A")
+    evaluate(policy, TEST, asking("none", strategy=AFTER), run, losses=lambda: words)
+    found = run.summary["reasoning"]["perplexity"]
+    thinking = [one for one in read_records(run) if one.parsed.thought]
+    assert 0 < len(scored) == len(thinking) < len(TEST)
+    assert (found["model"], found["n"], found["tokens"]) == ("words", len(thinking), 5 * len(thinking))
+    assert found["value"] == pytest.approx(math.exp(2))
+    evaluate(policy, TEST, asking("none", strategy=AFTER), run, losses=lambda: words)
+    assert len(scored) == len(thinking)
+
+
+def test_without_a_thought_no_text_model_is_loaded(run):
+    evaluate(saying(first), TEST[:3], asking("none"), run, losses=lambda: pytest.fail("it was loaded"))
+    assert run.summary["reasoning"]["perplexity"] is None
+    assert run.summary["reasoning"]["post_hoc"] is None
+    assert run.summary["reasoning"]["reasoning_rate"]["value"] == 0
+
+
+def test_a_model_goes_on_from_what_it_is_made_to_say(tmp_path):
+    data = {"name": "phantoms", "seed": 3, "train": 1, "val": 0, "test": 1}
+    trial = Trial("think_after", answer_form="text", max_tokens=8, controls=ControlSettings(names="none", forced_answer=True))
+    run = evaluate_model("tiny", data, trial, out=tmp_path / "run")
+    forced = read_records(run, "forced")
+    assert len(forced) == len(read_records(run)) == run.summary["reasoning"]["post_hoc"]["n"] > 2
+    for record in forced:
+        head = f"<answer>{record.sample.extra['forced_answer']}</answer>"
+        assert record.completion.startswith(head)
+        assert len(record.completion) > len(head)
+        assert record.tokens <= 8
+    wrong = replace(trial, controls=ControlSettings(perplexity=str(tmp_path / "nowhere")))
+    with pytest.raises(ModelError, match=r"controls.perplexity: .*nowhere cannot score text"):
+        evaluate_model("tiny", data, wrong, out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_evaluation_asks_in_the_words_of_its_recipe():
+    recipe = Recipe(model="tiny", strategy="nothink", wording="medr1")
+    trial = Trial.of(recipe)
+    assert trial.asking(None).question(TEST[0]) == strategy_for("nothink", "medr1", "evaluation").question(TEST[0], "letter")
+    assert trial.to_json()["wording"] == "medr1"
+    assert Trial("nothink").asking(None).question(TEST[0]) == NOTHINK.question(TEST[0], "letter")

@@ -23,7 +23,7 @@ from osler.model.generate import Generator, Request, greedy
 from osler.model.load import load_policy
 from osler.model.merged import SideCopy
 from osler.model.packing import Group, PackedPolicy, pack
-from osler.model.prompts import encode, processor_inputs
+from osler.model.prompts import begun, encode, processor_inputs
 from osler.model.sampling import Sampling
 from osler.strategies import STRATEGIES
 
@@ -360,3 +360,30 @@ def test_prompts_that_repeat_are_sampled_anew_and_prefilled_once(vlm, monkeypatc
     assert said(1, 64) != once
     assert len(set(once[:4])) > 1
     assert len(once) == len(asked)
+
+
+@pytest.mark.parametrize("said", [1, 5, MAX_TOKENS - 1])
+def test_a_completion_that_is_begun_with_what_the_model_says_goes_on_as_it_would(vlm, requests, said):
+    whole = rolled(vlm, [Request(one.prompt, (0,)) for one in requests], greedy(vlm))
+    longer = {key: one for key, one in whole.items() if len(one.ids) > said}
+    asked = [Request(begun(requests[number].prompt, longer[number, 0].ids[:said]), (0,)) for number, _ in sorted(longer)]
+    rest = rolled(vlm, asked, greedy(vlm), rows=3, max_tokens=MAX_TOKENS - said)
+    assert len(rest) == len(longer) > 1
+    for at, key in enumerate(sorted(longer)):
+        assert rest[at, 0].ids == longer[key].ids[said:]
+        assert rest[at, 0].logps == pytest.approx(longer[key].logps[said:], rel=0, abs=1e-7)
+        assert rest[at, 0].truncated == longer[key].truncated
+
+
+def test_what_a_completion_begins_with_is_read_by_the_model_and_not_repeated(vlm):
+    text, images = PROMPTS[1]
+    plain, *forced = generate.generate(vlm, [(text, images), *((text, images, begin) for begin in STARTS)], MAX_TOKENS)
+    assert len({plain.text, *(one.text for one in forced)}) == 1 + len(STARTS)
+    for begin, one in zip(STARTS, forced, strict=True):
+        assert begin not in one.text
+        ids = vlm.processor.tokenizer(begin)["input_ids"]
+        (alone,) = rolled(vlm, [Request(begun(*encoded(vlm, [PROMPTS[1]]), ids), (0,))], greedy(vlm)).values()
+        assert one == generate.completion_of(vlm, alone)
+
+
+STARTS = ("<answer>melanoma</answer>", "The modality is", "The anatomy is the")

@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 from osler.config import FeatureSettings
 from osler.datasets.load import load_data
 from osler.errors import DataError
-from osler.images import blank_of, noise_of, open_image, underlying
+from osler.images import blank_of, grainy_of, noise_of, open_image, underlying
 from osler.model.feature_keys import Digests
 from osler.model.features import FeatureStore
 from osler.model.load import load_policy
@@ -76,6 +76,14 @@ def test_what_is_blank_stays_blank_and_of_noise_the_mean_can_be_taken(picture):
     assert np.abs(blank_noise[0, 0].astype(int) - 127.5).max() < 15
 
 
+@pytest.mark.parametrize("percent", [1, 30, 99])
+def test_grain_is_so_much_of_the_noise(picture, percent):
+    for reference in (picture, PHANTOM):
+        mixed = (100 - percent) / 100 * pixels(reference) + percent / 100 * pixels(noise_of(reference, 0))
+        assert np.abs(pixels(grainy_of(reference, percent)) - mixed).max() <= 1
+    assert underlying(grainy_of(blank_of(picture), percent)) == picture
+
+
 @given(st.lists(st.none() | st.integers(0, 2**40)), st.sampled_from([PHANTOM, "a.png", "b: 1\n.png", "/x/noise", "./blank:a"]))
 def test_what_a_reference_was_made_from_is_found_again(seeds, reference):
     made = reference
@@ -85,7 +93,18 @@ def test_what_a_reference_was_made_from_is_found_again(seeds, reference):
 
 
 @pytest.mark.parametrize(
-    "reference", ["blank:", "noise:", "noise:a.png", "noise:-1:a.png", "noise:01:a.png", "noise:1:", "blank:noise:x"]
+    "reference",
+    [
+        "blank:",
+        "noise:",
+        "noise:a.png",
+        "noise:-1:a.png",
+        "noise:01:a.png",
+        "noise:1:",
+        "blank:noise:x",
+        "grainy:0:a.png",
+        "grainy:100:a",
+    ],
 )
 def test_a_reference_that_names_nothing(reference):
     with pytest.raises(DataError, match=r"names no image\. Write blank:REF or noise:SEED:REF"):

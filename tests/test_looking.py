@@ -8,7 +8,7 @@ import pytest
 
 from osler.controls import CONTROLS
 from osler.datasets.load import load_data
-from osler.drawing import phantom_case
+from osler.drawing.phantoms import phantom_case
 from osler.errors import RunError
 from osler.grading import grader
 from osler.images import PHANTOM

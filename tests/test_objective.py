@@ -11,6 +11,7 @@ from osler.rl.objective import (
     Objective,
     Totals,
     clipped,
+    gdpo_advantages,
     group_advantages,
     importance_weights,
     kl_k3,
@@ -313,3 +314,92 @@ def test_dividing_by_the_deviation_favours_questions_that_are_all_but_settled():
     rewards_PG = torch.tensor([[1.0] + [0.0] * 7, [1.0] * 4 + [0.0] * 4], dtype=torch.float64)
     push = {std_norm: group_advantages(rewards_PG, std_norm)[:, 0] for std_norm in ("group", "none")}
     assert (push["group"][0] / push["group"][1]).item() > 1.3 * (push["none"][0] / push["none"][1]).item()
+
+
+# GDPO: several rewards, each normalised within its group
+
+
+def gdpo_by_hand(rewards, weights):
+    """Each reward standardised within its group, the weighted sum standardised over all that was scored; in numpy."""
+    rewards, K = np.array(rewards), len(weights)
+    summed = np.full(rewards.shape[:2], NAN)
+    for p, group in enumerate(rewards):
+        known = ~np.isnan(group).all(1)
+        summed[p, known] = 0.0
+        for k in range(K):
+            column = group[:, k]
+            there = ~np.isnan(column)
+            if there.sum() > 1:
+                z = (column[there] - column[there].mean()) / (column[there].std(ddof=1) + 1e-4)
+                summed[p, there] += weights[k] * z
+    everyone = summed[~np.isnan(summed)]
+    spread = everyone.std(ddof=1) if len(everyone) > 1 else NAN
+    return np.nan_to_num((summed - everyone.mean()) / (spread + 1e-4)) if len(everyone) else np.zeros(summed.shape)
+
+
+def several(reward, least=1):
+    """P groups of G completions with K rewards each, and K weights."""
+    shape = st.tuples(st.integers(least, 3), st.integers(2, 5), st.integers(1, 3))
+
+    def drawn(sizes):
+        P, G, K = sizes
+        one = st.lists(reward, min_size=K, max_size=K)
+        return st.tuples(
+            st.lists(st.lists(one, min_size=G, max_size=G), min_size=P, max_size=P),
+            st.lists(st.floats(0.1, 3) | st.floats(-3, -0.1), min_size=K, max_size=K),
+        )
+
+    return shape.flatmap(drawn)
+
+
+def f64(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@given(several(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0, NAN])))
+def test_gdpo_is_its_formula(drawn):
+    rewards, weights = drawn
+    got = gdpo_advantages(f64(rewards), f64(weights))
+    np.testing.assert_allclose(got, gdpo_by_hand(rewards, weights), rtol=1e-9, atol=1e-7)
+
+
+@given(several(on_grid, least=2), st.floats(0.5, 4))
+def test_gdpo_hears_a_quiet_reward_as_well_as_a_loud_one(drawn, scale):
+    """The scale of a reward leaves no trace but that of EPS, where a sum is ruled by the loudest."""
+    rewards, weights = f64(drawn[0]), f64(drawn[1])
+    spreads = torch.stack([torch.tensor([np.std(group[:, 0].numpy(), ddof=1)]) for group in rewards])
+    assume(float(spreads.min()) > 0.1)
+    louder = rewards.clone()
+    louder[..., 0] *= scale
+    torch.testing.assert_close(gdpo_advantages(louder, weights), gdpo_advantages(rewards, weights), rtol=0, atol=0.05)
+
+
+def test_gdpo_and_a_sum_differ_where_one_reward_is_rare_and_small():
+    """Right once in four (1.0), in form once in four (0.01): the sum all but forgets the form, GDPO does not."""
+    rewards_PGK = f64([[[1.0, 0.0], [0.0, 0.01], [0.0, 0.0], [0.0, 0.0]]])
+    apart = gdpo_advantages(rewards_PGK, f64([1.0, 1.0]))[0]
+    together = group_advantages(rewards_PGK.sum(2), "group")[0]
+    assert apart[1].item() == pytest.approx(apart[0].item(), rel=0.05)  # but for EPS
+    assert together[1].item() < 0.0 < together[0].item()
+
+
+@given(several(on_grid), st.sampled_from([torch.float32, torch.float64]))
+def test_a_group_without_spread_in_any_reward_teaches_exactly_nothing(drawn, dtype):
+    rewards_PGK, weights_K = torch.tensor(drawn[0], dtype=dtype), torch.tensor(drawn[1], dtype=dtype)
+    rewards_PGK[0] = rewards_PGK[0, :1]
+    advantages_PG = gdpo_advantages(rewards_PGK, weights_K)
+    assert advantages_PG.dtype == dtype
+    assert not advantages_PG[0].any()
+    assert not gdpo_advantages(torch.full_like(rewards_PGK, NAN), weights_K).any()
+
+
+@given(several(on_grid))
+def test_gdpos_advantages_sum_to_zero_in_every_group(drawn):
+    assert float(gdpo_advantages(f64(drawn[0]), f64(drawn[1])).sum(1).abs().max()) < 1e-6
+
+
+def test_with_one_reward_gdpo_is_grpo_up_to_one_factor():
+    rewards_PG = f64(REWARDS)
+    once, twice = group_advantages(rewards_PG, "group"), gdpo_advantages(rewards_PG[..., None], f64([2.0]))
+    factor = twice[0, 0] / once[0, 0]
+    torch.testing.assert_close(twice, once * factor)

@@ -128,7 +128,7 @@ class Scripted(TotalReward):
         self.notes, self.totals = [], REWARDS
 
     def __call__(self, completions, row, log_metric, completion_ids, **kwargs):
-        super().__call__(completions, row, log_metric)
+        super().__call__(completions, completion_ids, row, log_metric)
         shift = len(self.notes)
         totals = self.totals[shift:] + self.totals[:shift]
         self.notes.append((row, completion_ids, totals))
@@ -157,13 +157,13 @@ def totals_PG(totals, dtype):
     return torch.tensor([float("nan") if r is None else r for r in totals], dtype=dtype).view(-1, G)
 
 
-def trl_trainer(start, recipe, folder, dtype=torch.float32):
+def trl_trainer(start, recipe, folder, dtype=torch.float32, reward_funcs=None, kind=Trainer):
     vlm = start.fresh(dtype)
     strategy = STRATEGIES["think"]
-    trainer = Trainer(
+    trainer = kind(
         model=vlm.model,
         processing_class=vlm.processor,
-        reward_funcs=Scripted(recipe, start.rows, strategy, grader("text")),
+        reward_funcs=reward_funcs or Scripted(recipe, start.rows, strategy, grader("text")),
         args=grpo_config(recipe, vlm, folder),
         train_dataset=prompt_rows(recipe, start.rows, strategy),
         peft_config=lora_config(vlm, recipe.lora),
@@ -218,22 +218,31 @@ def through_trl(start, recipe, folder, old_BT, totals=REWARDS):
     trainer = trl_trainer(start, recipe, folder)
     scripted = trainer.reward_funcs[0]
     scripted.totals = totals
+    return graded(trainer, old_BT), scripted.notes[0]
+
+
+def graded(trainer, old_BT):
+    """The loss and the gradients of `trainer` on what it makes of the rows 0 and 1."""
     trainer.model.train()
     batch = trainer._generate_and_score_completions([trainer.train_dataset[row] for row in (0, 1) for _ in range(G)])
     trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = 1
     loss = trainer._compute_loss(trainer.model, batch | {"old_per_token_logps": old_BT})
     loss.backward()
     metrics = {name: values[-1] for name, values in trainer._metrics["train"].items() if values}
-    return Result(loss.item(), gradients_of(trainer.model), metrics), scripted.notes[0]
+    return Result(loss.item(), gradients_of(trainer.model), metrics)
 
 
 def through_engine(start, recipe, note, old_BT, change=lambda engine: None):
     """The same through the packed engine."""
     engine = packed_engine(start, recipe)
-    batch = batch_of(engine, note)
+    change(engine)
+    return updated(engine, batch_of(engine, note), old_BT)
+
+
+def updated(engine, batch, old_BT):
+    """The loss and the gradients of `engine` on `batch`."""
     batch.old_B = [row[:length] for row, length in zip(old_BT, LENGTHS, strict=True)]
     engine.learner.update = lambda: (0.0, 0.0)  # gradients are left where they are
-    change(engine)
     engine.score_reference(batch)
     metrics = engine.update(batch)
     return Result(metrics["loss"], gradients_of(engine.learner.vlm.model), metrics)
@@ -274,6 +283,47 @@ def test_one_loss_and_one_gradient_for_every_objective(start, old_BT, tmp_path, 
     assert 0.1 < ours.metrics["clip_ratio/region_mean"] < 0.9
     for name in reported(objective):
         assert ours.metrics[name] == pytest.approx(theirs.metrics[name], rel=1e-5), name
+
+
+PARTS = [(1, 1), (0, 1), (0.25, 0), (0, 0), (0.5, 1), (0.5, 0.25), (None, 1), (0.75, 0)]
+"""Two rewards of each completion, of very different weight; one could not be scored."""
+
+
+class Apart(TotalReward):
+    """The real reward, but the two parts are given."""
+
+    def score(self, *asked):
+        rows = super().score(*asked)
+        for row, parts in zip((row for group in rows for row in group), PARTS, strict=True):
+            row["rewards"] = dict(zip(("accuracy", "format"), parts, strict=True))
+            row["reward"] = None if None in parts else 2 * parts[0] + 0.1 * parts[1]
+        return rows
+
+
+@pytest.mark.parametrize("norms", [{}, {"length_norm": "constant", "beta": 0.0}], ids=str)
+def test_one_loss_and_one_gradient_for_rewards_normalised_apart(start, old_BT, tmp_path, norms):
+    """GDPO from the parts of the reward on: TRL's advantages are TRL's own, ours are the roller's."""
+    weights = [{"name": "accuracy", "weight": 2.0}, {"name": "format", "weight": 0.1}]
+    settings = recipe(start, {"aggregation": "gdpo", **norms}, rewards=weights)
+    scorer = Apart(settings, start.rows, STRATEGIES["think"], grader("text"))
+    trainer = trl_trainer(start, settings, tmp_path, reward_funcs=scorer.functions(), kind=RecordingTrainer)
+    words = torch.randint(300, 690, (P * G, MAX_TOKENS), generator=torch.Generator().manual_seed(0)).tolist()
+    given = [[*row[: n - 1], trainer.eos_token_ids[0]] for row, n in zip(words, LENGTHS, strict=True)]
+    trainer._generate_single_turn = lambda *args, **kwargs: (given, None)
+    theirs = graded(trainer, old_BT)
+    engine = packed_engine(start, settings)
+    sampled = [Sampled(ids, [0.0] * len(ids), False) for ids in given]
+    groups = []
+    for n, sample in enumerate(start.rows[:P]):
+        prompt, own = encode(engine.roller.vlm, engine.store, engine.roller.prompt(sample)), slice(n * G, n * G + G)
+        groups.append(Rolled(n, sample, prompt, sampled[own], scorer.scored[own], tuple(engine.roller.scorer.apart)))
+    ours = updated(engine, Batch(groups, engine.roller._advantages(groups)), old_BT)
+    assert abs(theirs.loss) > 1e-3
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-5, abs=1e-6)
+    assert ours.differs(theirs) < 5e-5  # TRL's advantages are float32, and twice normalised
+    rewards_PG = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
+    summed = updated(packed_engine(start, settings), Batch(groups, group_advantages(rewards_PG, "group")), old_BT)
+    assert summed.differs(theirs) > 1e-2
 
 
 def reported(objective):

@@ -4,11 +4,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from osler.canvas import SIZE_PX
 from osler.datasets.phantoms import describe, samples
-from osler.drawing import ANATOMY, GRADES, LOCATIONS, SPLITS, Case, draw_case, draw_phantom, phantom_case, phantom_generator
+from osler.drawing.canvas import SIZE_PX
+from osler.drawing.lesions import LESIONS
+from osler.drawing.phantoms import (
+    ANATOMY,
+    GRADES,
+    LOCATIONS,
+    SPLITS,
+    Case,
+    draw_case,
+    draw_phantom,
+    phantom_case,
+    phantom_generator,
+)
 from osler.errors import DataError
-from osler.lesions import LESIONS
 from osler.schema import Sample
 from osler.taxonomy import Modality, QuestionType
 

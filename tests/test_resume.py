@@ -27,12 +27,11 @@ from real_layout import save_real_layout
 TIMES = {"rollout_s", "reward_s", "reference_s", "update_s", "step_time"}
 
 
-def letters_until_killed(sample, parsed, verdict, scores):
-    """A reward with spread; it kills its own process once, at the completion that KILL_AT names."""
-    letters_until_killed.scored = getattr(letters_until_killed, "scored", 0) + 1
-    if letters_until_killed.scored == int(os.environ.get("KILL_AT", "0")):
+def letters_until_killed(completions, **columns):
+    """A reward with spread; it kills its own process once, at the step that KILL_AT names."""
+    if columns["trainer_state"].global_step + 1 == int(os.environ.get("KILL_AT", "0")):
         os.kill(os.getpid(), signal.SIGKILL)
-    return sum(character.isalpha() for character in str(parsed)) / 100
+    return [sum(character.isalpha() for character in one[0]["content"]) / 100 for one in completions]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def test_a_killed_run_goes_on_bit_for_bit(checkpoint, tmp_path):
     """Killed in the rollouts of step 6, it goes on from the checkpoint of step 4; step 5 is made again."""
     recipe = settings(checkpoint)
     assert train(recipe, tmp_path / "whole").returncode == 0
-    assert train(recipe, tmp_path / "cut", kill_at=5 * 4 + 3).returncode == -signal.SIGKILL
+    assert train(recipe, tmp_path / "cut", kill_at=6).returncode == -signal.SIGKILL
     cut = Run.open(tmp_path / "cut")
     assert cut.manifest["state"] == "running"
     assert len(cut.rows("metrics")) == 5
@@ -178,7 +177,7 @@ def test_a_state_without_its_weights_is_refused(checkpoint, tmp_path):
 
 def test_what_cannot_be_resumed_says_so(checkpoint, tmp_path):
     for changes in ({"method": "sft"}, {"engine": "trl"}):
-        with pytest.raises(RecipeError, match="only GRPO on engine=packed can be resumed"):
+        with pytest.raises(RecipeError, match="only method=grpo on engine=packed can be resumed"):
             pipeline.train(Recipe.model_validate(settings(checkpoint, **changes)), tmp_path / "run", resume=True)
 
 

@@ -3,11 +3,11 @@
 import hashlib
 import json
 
-from osler.config import load_recipe
 from osler.datasets.phantoms import samples
-from osler.drawing import draw_phantom
+from osler.drawing.phantoms import draw_phantom
 from osler.model.load import TINY, load_policy
 from osler.model.tiny import build_tokenizer, caption_accuracy
+from osler.recipe_files import load_recipe
 
 LOG = json.loads((TINY / "training.json").read_text())
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 from contextlib import nullcontext
 
@@ -17,7 +18,9 @@ from osler.errors import RecipeError
 from osler.grading import grader
 from osler.model.adapters import lora_config
 from osler.model.load import load_policy
-from osler.rl.trl_engine import RecordingTrainer, TotalReward, grpo_config, grpo_fields, prompt_rows
+from osler.rl.engine import Engine
+from osler.rl.objective import gdpo_advantages
+from osler.rl.trl_engine import RecordingTrainer, TotalReward, grpo_config, grpo_fields, prompt_rows, train_grpo
 from osler.runs import Run
 from osler.strategies import STRATEGIES
 from real_layout import save_real_layout
@@ -62,7 +65,7 @@ def scripted_trainer(recipe, tmp_path):
     trainer = RecordingTrainer(
         model=vlm.model,
         processing_class=vlm.processor,
-        reward_funcs=scorer,
+        reward_funcs=scorer.functions(),
         args=grpo_config(recipe, vlm, run.path),
         train_dataset=prompt_rows(recipe, ROWS, STRATEGIES["think"]),
         peft_config=lora_config(vlm, recipe.lora),
@@ -214,10 +217,114 @@ def test_rollouts_hold_parts_totals_and_advantages(checkpoint):
     scorer = TotalReward(recipe(checkpoint), ROWS, STRATEGIES["think"], grader("text"))
     good = f"<think>I see.</think><answer>{ROWS[0].golds[0]}</answer>"
     logged = {}
-    totals = scorer([[{"content": good}], [{"content": "no idea"}]], row=[0, 0], log_metric=logged.__setitem__)
+    totals = scorer([[{"content": good}], [{"content": "no idea"}]], [[5], [5]], row=[0, 0], log_metric=logged.__setitem__)
     assert totals == [2.0, 0.0]
-    assert logged == {"rewards/accuracy": 0.5, "rewards/format": 0.5, "unscored": 0}
+    spread = 0.5**0.5
+    assert logged == {
+        **{f"rewards/{name}{key}": 0.5 for name in ("accuracy", "format") for key in ("", "/mean")},
+        **{f"rewards/{name}/group_std": pytest.approx(spread) for name in ("accuracy", "format")},
+        "unscored": 0,
+    }
     first, second = json.loads(json.dumps(scorer.rollouts([0.7, -0.7], step=3)))
     assert first["rewards"] == {"accuracy": 1.0, "format": 1.0}
     assert (first["reward"], first["advantage"], first["step"]) == (2.0, 0.7, 3)
     assert second["completion"] == "no idea"
+
+
+# --- several rewards, each normalised by itself (GDPO), and users' functions
+
+TERMS = [{"name": "accuracy", "weight": 2.0}, {"name": "format", "weight": 0.5}, {"name": "ecr", "weight": 0.0}]
+PARTS = [(1, 1), (0, 1), (0.25, 0), (0, 0), (0.5, 1), (0.5, 1), (None, 1), (0.5, 0.3)]
+"""Accuracy and format of the eight completions; one could not be judged."""
+
+
+class ScriptedParts(TotalReward):
+    """The real reward, but the parts are given."""
+
+    def score(self, *asked):
+        rows = super().score(*asked)
+        parts = iter(PARTS)
+        for row in (row for group in rows for row in group):
+            found = next(parts)
+            row["rewards"] |= dict(zip(("accuracy", "format"), found, strict=True))
+            row["reward"] = None if None in found else 2.0 * found[0] + 0.5 * found[1]
+        return rows
+
+
+def gdpo_trainer(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.Scripted", ScriptedParts)
+    settings = recipe(checkpoint, aggregation="gdpo").model_copy(update={"rewards": Recipe(rewards=TERMS).rewards})
+    return scripted_trainer(settings, tmp_path)
+
+
+def parts_PGK():
+    """What is normalised: NaN in all rewards where one that counts is missing."""
+    known = [(math.nan, math.nan) if None in parts else parts for parts in PARTS]
+    return torch.tensor(known, dtype=torch.float64).view(2, G, 2)
+
+
+def test_trl_normalises_each_reward_as_our_formula_does(checkpoint, tmp_path, monkeypatch):
+    """TRL's own code from rewards to advantages; a reward of weight 0 is not handed over, and one missing part is no 0."""
+    trainer = gdpo_trainer(checkpoint, tmp_path, monkeypatch)
+    assert len(trainer.reward_funcs) == 2
+    rolled_out(trainer)
+    wanted = gdpo_advantages(parts_PGK(), torch.tensor([2.0, 0.5], dtype=torch.float64)).flatten()
+    np.testing.assert_allclose(trainer.advantages, wanted, rtol=1e-5, atol=1e-6)
+    assert trainer.advantages[6] == 0.0
+    assert abs(trainer.advantages[4]) > 1e-3
+    assert not np.allclose(trainer.advantages, advantages_of_the_sum(), atol=1e-2)
+
+
+def advantages_of_the_sum():
+    totals = np.array([math.nan if None in parts else 2.0 * parts[0] + 0.5 * parts[1] for parts in PARTS]).reshape(2, G)
+    scale = np.nanstd(totals, axis=1, ddof=1, keepdims=True) + 1e-4
+    return np.nan_to_num((totals - np.nanmean(totals, axis=1, keepdims=True)) / scale).flatten()
+
+
+def test_its_metrics_are_ours_where_names_are_the_same(checkpoint, tmp_path, monkeypatch):
+    trainer = gdpo_trainer(checkpoint, tmp_path, monkeypatch)
+    rolled_out(trainer)
+    found = {name: values[-1] for name, values in trainer._metrics["train"].items() if values}
+    accuracies = [parts[0] for parts in PARTS if parts[0] is not None]
+    formats = [parts[1] for parts in PARTS]
+    assert found["rewards/accuracy/mean"] == pytest.approx(np.mean(accuracies))
+    assert found["rewards/format/mean"] == pytest.approx(np.mean(formats))
+    assert found["rewards/scored/format/mean"] == pytest.approx(np.mean(formats[:6] + formats[7:]))  # of what has a total
+    assert found["rewards/format/group_std"] == pytest.approx(
+        (np.std(formats[:G], ddof=1) + np.std(formats[G:], ddof=1)) / 2, rel=1e-6
+    )
+    assert found["unscored"] == 1
+
+
+def told(completions, completion_ids, trainer_state, log_metric, log_extra, **columns):
+    """A user's function that notes where training stands, and what came beside the completions."""
+    log_metric("mine", float(trainer_state.global_step))
+    log_extra("tokens", [str(len(ids)) for ids in completion_ids])
+    assert trainer_state.max_steps == 2
+    return [len(ids) / 8 for ids in completion_ids]
+
+
+def test_a_users_function_gets_the_same_from_both_engines(checkpoint, tmp_path):
+    """Trained for two steps on either engine: the state, the metrics and the rows that it leaves are alike."""
+    left = {}
+    for engine in ("trl", "packed"):
+        settings = recipe(checkpoint).model_copy(
+            update={"rewards": Recipe(rewards=[{"name": f"{__name__}:told"}]).rewards, "engine": engine, "save_steps": 2}
+        )
+        vlm, run = load_policy(checkpoint, dtype="float32"), Run.create(tmp_path / engine, "train")
+        if engine == "trl":
+            train_grpo(settings, vlm, ROWS, STRATEGIES["think"], grader("text"), run)
+        else:
+            Engine(settings, vlm, ROWS, STRATEGIES["think"], grader("text")).train(run)
+        left[engine] = run.rows("metrics"), run.rows("rollouts")
+    for metrics, rollouts in left.values():
+        assert [row["mine"] for row in metrics] == [0.0, 1.0]
+        assert all(row["reward"] == int(row["extra"]["tokens"]) / 8 for row in rollouts)
+        assert len(rollouts) == 2 * len(LENGTHS)
+    keys = [
+        {key for row in metrics for key in row if key.startswith("rewards/") and "/total/" not in key}
+        for metrics, _ in left.values()
+    ]
+    assert keys[0] == keys[1]
+    rows = [set(rollouts[0]) for _, rollouts in left.values()]
+    assert rows[0] == rows[1]

@@ -1,10 +1,9 @@
-"""Supervised fine-tuning on the same rows, prompts and LoRA as GRPO, through TRL's SFTTrainer.
+"""Supervised fine-tuning on the same rows and prompts as GRPO, with a LoRA or of all weights, through TRL's SFTTrainer.
 
 The loss is on the completion only, and the image stands before the text, as in RL and in evaluation. (Med-R1's own SFT put
-the text first.) With validation rows the adapter kept is the one of the lowest validation loss.
+the text first.) With validation rows the weights kept are those of the lowest validation loss.
 """
 
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +14,18 @@ from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from osler.config import Recipe
-from osler.model.adapters import lora_config, save_adapter
+from osler.model.adapters import lora_config
 from osler.model.family import VLM
 from osler.progress import Tick, bar
-from osler.rl.trl_trainer import RunCallback, build_config, check_passthrough, machine_fields, rows_of, trainer_fields
+from osler.rl.trl_trainer import (
+    RunCallback,
+    WholeModel,
+    build_config,
+    check_passthrough,
+    machine_fields,
+    rows_of,
+    trainer_fields,
+)
 from osler.runs import Run
 from osler.schema import Sample
 from osler.strategies import Strategy
@@ -27,23 +34,23 @@ from osler.strategies import Strategy
 def train_sft(
     recipe: Recipe, vlm: VLM, samples: Sequence[Sample], validation: Sequence[Sample], strategy: Strategy, run: Run
 ) -> None:
-    """Train a fresh LoRA on `vlm`; write metrics, checkpoints and the adapter of the lowest validation loss to `run`."""
+    """Train a fresh LoRA on `vlm`, or all of it; write metrics, checkpoints and the weights of the lowest validation loss."""
+    args = sft_config(recipe, vlm, run.path, bool(validation))
+    whole = WholeModel(recipe, vlm) if recipe.full else None
     with bar("SFT", recipe.max_steps) as tick:
-        callback = SftCallback(run, recipe, tick)
+        callback = BaselineCallback(run, recipe, tick, whole)
         trainer = SFTTrainer(
             model=vlm.model,
             processing_class=vlm.processor,
-            args=sft_config(recipe, vlm, run.path, bool(validation)),
+            args=args,
             train_dataset=completion_rows(recipe, samples, strategy),
             eval_dataset=completion_rows(recipe, validation, strategy) if validation else None,
-            peft_config=lora_config(vlm, recipe.lora),
+            peft_config=None if recipe.full else lora_config(vlm, recipe.lora),
             callbacks=[callback],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    save_adapter(trainer.model, run.path / "adapter", recipe.init or recipe.model)
-    if callback.best_step:
-        shutil.copytree(run.path / "checkpoints" / str(callback.best_step), run.path / "adapter", dirs_exist_ok=True)
+    callback.leave()
 
 
 def sft_config(recipe: Recipe, vlm: VLM, folder: Path, validates: bool) -> SFTConfig:
@@ -62,9 +69,12 @@ def sft_fields(recipe: Recipe, validates: bool) -> dict[str, Any]:
         "eval_strategy": "steps" if validates else "no",
         "eval_steps": recipe.sft.eval_steps if validates else None,
         "completion_only_loss": True,
+        "assistant_only_loss": False,
         "loss_type": "nll",
         "max_length": None,
         "packing": False,
+        "eval_packing": False,
+        "padding_free": False,
         **trainer_fields(recipe),
     }
 
@@ -81,17 +91,22 @@ def completion_rows(recipe: Recipe, samples: Sequence[Sample], strategy: Strateg
     return rows_of(samples, columns)
 
 
-class SftCallback(RunCallback):
-    """RunCallback that also keeps the best checkpoint, and stops at the plateau or when the time is up."""
+class BaselineCallback(RunCallback):
+    """RunCallback that also keeps the best checkpoint, and stops at the plateau or when the time is up.
 
-    def __init__(self, run: Run, recipe: Recipe, tick: Tick) -> None:
-        super().__init__(run, recipe, tick, "loss")
+    `started` is when the time began to run, by time.perf_counter(); now, where it is not given.
+    """
+
+    def __init__(
+        self, run: Run, recipe: Recipe, tick: Tick, whole: WholeModel | None = None, started: float | None = None
+    ) -> None:
+        super().__init__(run, recipe, tick, "loss", whole)
         self.patience, self.max_seconds = recipe.sft.patience, recipe.sft.max_seconds
-        self.best_step, self.best_loss, self.worse = 0, float("inf"), 0
-        self.started = time.perf_counter()
+        self.best_loss, self.worse = float("inf"), 0
+        self.started = time.perf_counter() if started is None else started
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **_: Any) -> None:
-        """Keep the adapter if its validation loss is the lowest so far; stop after `patience` that are not."""
+        """Keep the weights if their validation loss is the lowest so far; stop after `patience` that are not."""
         if metrics["eval_loss"] < self.best_loss:
             self.best_loss, self.best_step, self.worse = metrics["eval_loss"], state.global_step, 0
             self.save(model, state.global_step)

@@ -1,6 +1,6 @@
 """A chain: stages one after the other, the base and each stage evaluated on the same test rows -> a study run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain as joined
 from pathlib import Path
@@ -51,7 +51,7 @@ def run_chain(
         result.evaluated["base"] = _evaluate_stage(study, "base", first.init or first.model, first, test, blind)
         for name, recipe in chain.stages.items():
             console.print(f"[bold]{name}[/]: {recipe.method} from {recipe.init or recipe.model}")
-            run = result.trained[name] = train(_resolve(recipe, result.trained), study.path / name, splits[name])
+            run = result.trained[name] = train(resolve(recipe, result.trained), study.path / name, splits[name])
             result.evaluated[name] = _evaluate_stage(study, name, f"run:{run.path}", recipe, test)
         study.finish((conclude or conclude_chain)(result))
     return result
@@ -82,7 +82,7 @@ def _evaluate_stage(study: Run, name: str, model: str, recipe: Recipe, test: Sam
     return evaluate_rows(model, test, Trial.of(recipe), study.path / f"{name}-test", data, label=name, seen=seen)
 
 
-def _resolve(recipe: Recipe, trained: dict[str, Run]) -> Recipe:
+def resolve(recipe: Recipe, trained: Mapping[str, Run]) -> Recipe:
     """`recipe` with every `stage:NAME` replaced by what that stage left."""
     update: dict[str, Any] = {}
     if recipe.init and (found := STAGE.fullmatch(recipe.init)):

@@ -9,14 +9,15 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain as joined
 
-from osler.config import Chain, LoraSettings, ObjectiveSettings, Recipe
+from osler.config import Chain, DpoSettings, LoraSettings, ObjectiveSettings, Recipe
 from osler.datasets.splits import Splits
 from osler.errors import DataError, RecipeError
 from osler.images import PHANTOM, open_image, underlying
 from osler.progress import bar
-from osler.rewards import reward_of
+from osler.reasoning.forcing import check_forcing
+from osler.rewards.terms import check_rewards
 from osler.schema import Sample
-from osler.strategies import STRATEGIES, strategy_of
+from osler.wordings import strategy_for
 
 STAGE = re.compile(r"stage:(?P<name>.+)")
 """A reference to an earlier stage of a chain."""
@@ -24,13 +25,10 @@ STAGE = re.compile(r"stage:(?P<name>.+)")
 
 def check(recipe: Recipe) -> None:
     """Errors: RecipeError for a name that nothing answers to, or a combination that cannot work. Loads nothing heavy."""
-    strategy = strategy_of(recipe.strategy)
-    for reward in recipe.rewards:
-        reward_of(reward.name)
-    if not strategy.tagged and any(reward.name == "format" and reward.weight for reward in recipe.rewards):
-        tagged = ", ".join(name for name, one in STRATEGIES.items() if one.tagged)
-        raise RecipeError(f"strategy {recipe.strategy!r} has no tags, so a format reward has nothing to pay for. "
-                          f"Drop it, or use a tagged strategy: {tagged}.")  # fmt: skip
+    strategy = strategy_for(recipe.strategy, recipe.wording, "training")
+    check_rewards(recipe)
+    if recipe.controls.forced_answer:
+        check_forcing(strategy)
     _check_engine(recipe)
     rollout = recipe.rollout
     completions = rollout.G * rollout.prompts_per_step
@@ -38,6 +36,8 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"rollout.micro_batch={rollout.micro_batch} does not divide G x prompts_per_step = {completions}.")
     if recipe.sft.batch_size % recipe.sft.micro_batch:
         raise RecipeError(f"sft.micro_batch={recipe.sft.micro_batch} does not divide sft.batch_size={recipe.sft.batch_size}.")
+    _check_dpo(recipe)
+    _check_shortcuts(recipe)
     if recipe.init and not recipe.init.startswith(("run:", "stage:")):
         raise RecipeError(f"init {recipe.init!r} is no run: write run:DIR, or set model instead to start from a checkpoint.")
     longest = recipe.sft.max_seconds
@@ -45,11 +45,34 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"sft.max_seconds is {longest!r}: give seconds, or stage:NAME.")
 
 
+def _check_dpo(recipe: Recipe) -> None:
+    """Errors: RecipeError for dpo settings that do not go together, or that the recipe's method would not heed."""
+    changed = [name for name, value in recipe.dpo if value != getattr(DpoSettings(), name)]
+    if recipe.method != "dpo" and changed:
+        raise RecipeError(f"dpo.{changed[0]} is a setting of method=dpo; method={recipe.method} would not heed it. "
+                          "Leave it out.")  # fmt: skip
+    if recipe.dpo.batch_size % recipe.dpo.micro_batch:
+        raise RecipeError(f"dpo.micro_batch={recipe.dpo.micro_batch} does not divide dpo.batch_size={recipe.dpo.batch_size}.")
+
+
+def _check_shortcuts(recipe: Recipe) -> None:
+    """Errors: RecipeError for settings against shortcuts that keep no row, or that would not be heeded."""
+    against = recipe.against_shortcuts
+    if against.curriculum != "none" and (recipe.method, recipe.engine) != ("grpo", "packed"):
+        raise RecipeError("against_shortcuts.curriculum orders the rows of method=grpo on engine=packed; TRL's trainers "
+                          "shuffle their own. Leave it out.")  # fmt: skip
+    if against.curriculum != "none" and against.debias:
+        raise RecipeError("against_shortcuts.debias leaves choices only, so that curriculum would do nothing. Leave out one.")
+    if (rate := against.pass_rate) and not any(rate.low <= k / rate.samples <= rate.high for k in range(rate.samples + 1)):
+        raise RecipeError(f"against_shortcuts.pass_rate keeps no row: no count of {rate.samples} completions is a share from "
+                          f"{rate.low:g} to {rate.high:g}. Widen them, or raise samples.")  # fmt: skip
+
+
 def _check_engine(recipe: Recipe) -> None:
     """Errors: RecipeError for a setting that the recipe's engine cannot keep, or would not heed."""
     rollout, packed = recipe.rollout, recipe.method == "grpo" and recipe.engine == "packed"
-    if recipe.full and not packed:
-        raise RecipeError("full=true needs method=grpo with engine=packed so far. Leave it out to train a LoRA.")
+    if recipe.full and recipe.method == "grpo" and not packed:
+        raise RecipeError("method=grpo with full=true needs engine=packed so far. Leave full out to train a LoRA.")
     if recipe.full and recipe.lora != LoraSettings():
         raise RecipeError("full=true trains no LoRA, so that its settings would do nothing. Leave lora out.")
     if recipe.objective.sampler_cap != ObjectiveSettings().sampler_cap and recipe.objective.sampler_correction == "none":
@@ -112,8 +135,12 @@ def check_rows(recipe: Recipe, splits: Splits) -> None:
             f"{len(splits.train)} training rows are fewer than rollout.prompts_per_step={recipe.rollout.prompts_per_step}: "
             "not one step could be made."
         )
+    if recipe.against_shortcuts.debias:
+        from osler.training_rows import select
+
+        select(recipe, splits.train)
     if recipe.method == "sft":
-        strategy = strategy_of(recipe.strategy)
+        strategy = strategy_for(recipe.strategy, recipe.wording, "training")
         for sample in joined(splits.train, splits.val):
             strategy.completion(sample, recipe.answer_form)
 
@@ -122,7 +149,7 @@ def check_machine(recipe: Recipe) -> None:
     """Errors: RecipeError or ModelError for what only the heavy libraries can tell: `trl:`, the model's files, the GPUs."""
     from osler.model.preflight import check_policy, visible_gpus
 
-    if recipe.method == "sft" or recipe.engine == "trl":
+    if recipe.method != "grpo" or recipe.engine == "trl":
         _check_trl(recipe)
     start = recipe.init or recipe.model
     check_policy(recipe.model if start.startswith("stage:") else start, recipe.lora)
@@ -133,14 +160,19 @@ def check_machine(recipe: Recipe) -> None:
 
 
 def _check_trl(recipe: Recipe) -> None:
-    from trl import GRPOConfig, SFTConfig
+    from trl import DPOConfig, GRPOConfig, SFTConfig
 
     from osler.baselines import sft_fields
+    from osler.dpo import dpo_fields
     from osler.rl.trl_engine import grpo_fields
     from osler.rl.trl_trainer import check_passthrough
 
-    grpo = recipe.method == "grpo"
-    check_passthrough(recipe, GRPOConfig if grpo else SFTConfig, grpo_fields(recipe) if grpo else sft_fields(recipe, True))
+    if recipe.method == "sft":
+        check_passthrough(recipe, SFTConfig, sft_fields(recipe, True))
+    elif recipe.method == "dpo":
+        check_passthrough(recipe, DPOConfig, dpo_fields(recipe))
+    else:
+        check_passthrough(recipe, GRPOConfig, grpo_fields(recipe))
 
 
 MOST_ELONGATED = 200

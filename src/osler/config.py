@@ -1,22 +1,15 @@
-"""A recipe: what one stage trains, on what, and how. YAML with dotted `key=value` overrides; an unknown key is an error.
+"""A recipe: what one stage trains, on what, and how; `osler.recipe_files` reads it from YAML.
 
-Shape only: names of strategies, rewards and data sets are checked where they are resolved, in `osler.pipeline`, before
-anything heavy is loaded. A chain is a file with `stages`, each a recipe over the file's common keys.
+Shape only: names of strategies, rewards and data sets are checked where they are resolved, in `osler.check`, before anything
+heavy is loaded.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from osler.errors import RecipeError, unknown
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Spec = str | dict[str, Any]
-S = TypeVar("S", bound="Settings")
-
 
 _FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
@@ -56,10 +49,14 @@ class ImageSettings(Settings):
 
 
 class RewardSettings(Settings):
-    """One term of the reward."""
+    """One term of the reward: the name of one of osler's, or the user's `package.module:function`."""
 
     name: str
-    weight: float = 1.0
+    weight: float = Field(1.0, allow_inf_nan=False)
+    gate: Literal["none", "correct", "format"] = Field(
+        "none", description="Paid only for a correct answer, or for one in the strategy's form; else it is 0."
+    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="The reward's own settings, as {max_tokens: 128}.")
 
 
 class ObjectiveSettings(Settings):
@@ -71,6 +68,9 @@ class ObjectiveSettings(Settings):
     clip_high: float = Field(0.2, ge=0)
     beta: float = Field(0.04, ge=0, description="Weight of the KL to the start (k3 estimator).")
     ratio: Literal["token", "sequence"] = "token"
+    aggregation: Literal["sum", "gdpo"] = Field(
+        "sum", description="gdpo: each reward normalised within its group before they are summed (needs std_norm: group)."
+    )
     num_iterations: int = Field(1, gt=0, description="Updates a rollout is used for; above 1 the clipped ratio acts.")
     sampler_correction: Literal["none", "truncated"] = Field(
         "none", description="truncated: weigh tokens by the old policy's probability over the sampler's, at most sampler_cap."
@@ -131,6 +131,10 @@ class ControlSettings(Settings):
     )
     temperature: float = Field(1.0, gt=0, description="At which they are sampled.")
     blind_twin: bool = Field(False, description="Train and test the same recipe on blanked images as well.")
+    forced_answer: bool = Field(
+        False, description="strategy think_after: begin rows with another answer, and see whether the rationale defends it."
+    )
+    perplexity: str | None = Field(None, description="Folder or hub name of the causal model that thoughts are scored under.")
 
 
 class SftSettings(Settings):
@@ -143,16 +147,47 @@ class SftSettings(Settings):
     max_seconds: float | str | None = Field(None, description="Stop after so many seconds; stage:NAME: as long as that took.")
 
 
+class DpoSettings(Settings):
+    """Direct preference optimisation only: pairs of the start's own completions, a right one before a wrong one."""
+
+    samples: int = Field(8, ge=2, description="Completions of each training row that its pair is chosen from.")
+    beta: float = Field(0.1, gt=0)
+    batch_size: int = Field(32, gt=0, description="Pairs an optimizer step.")
+    micro_batch: int = Field(4, gt=0, description="Pairs a forward; divides batch_size.")
+
+
+class PassRateSettings(Settings):
+    """Which rows are neither too easy nor too hard for the start: those that it solves in a share [low, high] of `samples`."""
+
+    samples: int = Field(8, ge=2)
+    low: float = Field(0.1, ge=0, le=1)
+    high: float = Field(0.9, ge=0, le=1)
+
+
+class ShortcutSettings(Settings):
+    """Training against the text shortcut; all of it is off by default (osler.training_rows)."""
+
+    shuffle_options: bool = Field(False, description="Another order of the options each time a row is drawn.")
+    debias: bool = Field(False, description="Training rows rebuilt so that options say nothing of the answer.")
+    pass_rate: PassRateSettings | None = Field(None, description="Drop rows that the start always or never solves.")
+    curriculum: Literal["none", "closed_first"] = Field(
+        "none", description="closed_first: choice and yes/no rows before open ones, in every epoch."
+    )
+
+
 class Recipe(Settings):
     """One stage of training."""
 
-    method: Literal["grpo", "sft"] = "grpo"
+    method: Literal["grpo", "sft", "dpo"] = "grpo"
     engine: Literal["packed", "trl"] = "packed"
     model: str = "Qwen/Qwen2-VL-2B-Instruct"
     init: str | None = Field(None, description="run:DIR[@last|best|STEP]: start from another run.")
     data: DataSettings = DataSettings()
     images: ImageSettings = ImageSettings()
     strategy: str = "think"
+    wording: Literal["same", "medr1"] = Field(
+        "same", description="medr1: one instruction in training and a shorter one in evaluation, as Med-R1's differ."
+    )
     answer_form: Literal["letter", "text"] = "letter"
     rewards: tuple[RewardSettings, ...] = Field((RewardSettings(name="accuracy"), RewardSettings(name="format")), min_length=1)
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -169,6 +204,8 @@ class Recipe(Settings):
     checkpointing: bool = Field(False, description="Compute activations again in the backward: slower, much less memory.")
     rollout: RolloutSettings = RolloutSettings()
     sft: SftSettings = SftSettings()
+    dpo: DpoSettings = DpoSettings()
+    against_shortcuts: ShortcutSettings = ShortcutSettings()
     lr: float = Field(1e-5, gt=0)
     lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int = Field(0, ge=0)
@@ -194,121 +231,3 @@ class Chain(Settings):
 
     name: str
     stages: dict[str, Recipe]
-
-
-def load_recipe(file: str | Path, overrides: Iterable[str] = ()) -> Recipe | Chain:
-    """The recipe or chain in `file` with `key=value` overrides (dotted keys, YAML values).
-
-    In a chain an override goes to every stage, or to one as `STAGE.key=value`. Errors: RecipeError that names the file and
-    the key.
-    """
-    path = find_recipe(file)
-    raw = _read_yaml(path)
-    changes = [_split_override(override) for override in overrides]
-    if "stages" not in raw:
-        for key, value in changes:
-            _set(raw, key.split("."), value)
-        return _validate(Recipe, raw, str(path))
-    return _load_chain(raw, changes, path)
-
-
-def find_recipe(file: str | Path) -> Path:
-    """`file` itself, or the recipe of that name that is shipped with osler. Errors: RecipeError."""
-    shipped = next((p for p in (Path(__file__).parent / "recipes", Path(__file__).parents[2] / "recipes") if p.is_dir()), None)
-    candidates = [Path(file)]
-    if shipped:
-        candidates += [shipped / file, shipped / f"{file}.yaml"]
-    found = next((path for path in candidates if path.is_file()), None)
-    if found is None:
-        known = [str(p.relative_to(shipped).with_suffix("")) for p in shipped.rglob("*.yaml")] if shipped else []
-        raise RecipeError(f"no recipe at {file}. " + unknown("recipe", file, known))
-    return found
-
-
-def _load_chain(raw: dict[str, Any], changes: list[tuple[str, Any]], path: Path) -> Chain:
-    stages = raw["stages"]
-    if not (stages and isinstance(stages, dict) and all(isinstance(stage, dict | None) for stage in stages.values())):
-        raise RecipeError(f"{path}: stages must be a mapping of a name to that stage's settings, one stage or more.")
-    common = {key: value for key, value in raw.items() if key not in ("stages", "name")}
-    merged: dict[str, Any] = {}
-    for name, stage in stages.items():
-        recipe = _merge(common, stage or {})
-        for key, value in changes:
-            head, _, tail = key.partition(".")
-            if head in stages and tail.partition(".")[0] not in Recipe.model_fields:
-                group = f" For the settings called {head}, write {head}.{key}." if head in Recipe.model_fields else ""
-                raise RecipeError(f"{key}: {head} is a stage here, and {tail or 'nothing'} is no setting of a stage.{group}")
-            if head not in stages:
-                _set(recipe, key.split("."), value)
-            elif head == name:
-                _set(recipe, tail.split("."), value)
-        merged[name] = recipe
-    checked = {name: _validate(Recipe, recipe, f"{path}, stage {name}") for name, recipe in merged.items()}
-    return _validate(Chain, {"name": raw.get("name", path.stem), "stages": checked}, str(path))
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is no YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path} is no recipe: it must be a mapping of settings, as in recipes/quickstart.yaml.")
-    return raw
-
-
-def _split_override(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"override {text!r} is not of the form key=value, as in lr=1e-5 or lora.r=8.")
-    try:
-        loaded = yaml.safe_load(value)
-    except yaml.YAMLError:
-        return key, value
-    if isinstance(loaded, str | dict | list) and not value.lstrip().startswith(("{", "[", '"', "'")):
-        return key, value  # a data spec may hold any character, and ` #` starts no comment in it
-    return key, loaded
-
-
-def _set(raw: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        inner = raw.get(key)
-        raw[key] = dict(inner) if isinstance(inner, dict) else {}
-        raw = raw[key]
-    raw[keys[-1]] = value
-
-
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `under`, settings groups key by key. Data specs are taken whole: half of one makes no sense."""
-    merged = dict(under)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = {**merged[key], **value} if both else value
-    return merged
-
-
-def _validate(kind: type[S], raw: Any, where: str) -> S:
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        raise RecipeError("\n".join(f"{where}: {_explain(kind, e)}" for e in error.errors())) from error
-
-
-def _explain(kind: type[BaseModel], error: Any) -> str:
-    keys = [str(key) for key in error["loc"]]
-    if error["type"] != "extra_forbidden":
-        return f"{'.'.join(keys) or 'recipe'}: {error['msg']} (got {error['input']!r})."
-    return unknown("key", ".".join(keys), (".".join([*keys[:-1], name]) for name in _fields(kind, keys[:-1])))
-
-
-def _fields(kind: type[BaseModel], keys: list[str]) -> list[str]:
-    """The names of the settings below `keys`, for a suggestion."""
-    for key in keys:
-        if key.isdecimal():
-            continue  # a place in a list, whose settings are known already
-        annotation = kind.model_fields[key].annotation if key in kind.model_fields else None
-        annotation = next(iter(get_args(annotation)), annotation)
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        kind = annotation
-    return list(kind.model_fields)

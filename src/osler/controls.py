@@ -13,7 +13,6 @@ What a control cannot be applied to is left out and counted by its reason. Every
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +22,7 @@ from osler.debiasing import REASONS, debias
 from osler.donors import find_donors
 from osler.errors import RecipeError, unknown
 from osler.images import blank_of, noise_of
+from osler.options import no_choice, offering, reordered, shuffled
 from osler.paraphrases import VARIANTS
 from osler.schema import Kind, Sample, fold_text
 
@@ -148,22 +148,19 @@ def _shuffled(samples: Sequence[Sample], seed: int) -> Controlled:
 def _options_shuffled(samples: Sequence[Sample], seed: int) -> Controlled:
     """Each row with its options in an order drawn from all orders: the gold stands at any place as often as at another."""
 
-    def shuffled(sample: Sample) -> Sample | str:
-        return _no_choice(sample) or _reordered(sample, _generator(sample.id, seed).permutation(len(sample.options)).tolist())
-
-    return _each(samples, "options-shuffled", shuffled)
+    return _each(samples, "options-shuffled", lambda sample: no_choice(sample) or shuffled(sample, seed))
 
 
 def _options_circular(samples: Sequence[Sample], seed: int) -> Controlled:
     """Each row once for every rotation of its options but none: r1 begins with the second option, r2 with the third, ..."""
     rows, left_out = [], Counter[str]()
     for sample in samples:
-        if reason := _no_choice(sample):
+        if reason := no_choice(sample):
             left_out[reason] += 1
             continue
         places = list(range(len(sample.options)))
         for turn in places[1:]:
-            turned = replace(_reordered(sample, places[turn:] + places[:turn]), id=f"{sample.id}#r{turn}")
+            turned = replace(reordered(sample, places[turn:] + places[:turn]), id=f"{sample.id}#r{turn}")
             rows.append(_row(turned, "options-circular", sample, f"r{turn}"))
     return Controlled(tuple(rows), dict(left_out))
 
@@ -173,11 +170,11 @@ def _options_normalised(samples: Sequence[Sample], seed: int) -> Controlled:
 
     def normalised(sample: Sample) -> Sample | str:
         options = tuple(map(fold_text, sample.options))
-        if reason := _no_choice(sample):
+        if reason := no_choice(sample):
             return reason
         if len(set(options)) < len(options):
             return "options alike but for case and punctuation"
-        return _offering(sample, options, sample.gold_index or 0)
+        return offering(sample, options, sample.gold_index or 0)
 
     return _each(samples, "options-normalised", normalised)
 
@@ -191,8 +188,8 @@ def _no_options(samples: Sequence[Sample], seed: int) -> Controlled:
 
     def opened(sample: Sample) -> Sample | str:
         if set(map(fold_text, sample.options)) <= {"yes", "no"}:
-            return _no_choice(sample) or "yes/no question"
-        return _no_choice(sample) or replace(sample, options=(), gold_index=None, kind=Kind.OPEN)
+            return no_choice(sample) or "yes/no question"
+        return no_choice(sample) or replace(sample, options=(), gold_index=None, kind=Kind.OPEN)
 
     return _each(samples, "no-options", opened)
 
@@ -226,27 +223,6 @@ def _row(made: Sample, control: str, original: Sample, variant: str = "", **fact
     """`made` out of `original` by `control`, which it says from now on."""
     extra = {**made.extra, "control": control, "of": original.id, "variant": variant, **facts}
     return ControlRow(replace(made, extra=extra, group=original.cluster), original.id, variant)
-
-
-def _no_choice(sample: Sample) -> str:
-    """Why nothing can be done about the options of `sample`; empty where something can."""
-    if sample.kind is not Kind.CHOICE:
-        return "yes/no question" if sample.kind is Kind.YESNO else "open question"
-    return "no gold among the options" if sample.gold_index is None else ""
-
-
-def _reordered(sample: Sample, order: Sequence[int]) -> Sample:
-    """`sample` with the option that was at `order[k]` at place k."""
-    return _offering(sample, tuple(sample.options[at] for at in order), list(order).index(sample.gold_index or 0))
-
-
-def _offering(sample: Sample, options: tuple[str, ...], gold_index: int) -> Sample:
-    return replace(sample, options=options, gold_index=gold_index, golds=(options[gold_index],))
-
-
-def _generator(name: str, seed: int) -> np.random.Generator:
-    """A generator for the row called `name`, the same whatever other rows there are."""
-    return np.random.default_rng([seed, *sha256(name.encode()).digest()])
 
 
 CONTROLS: dict[str, Control] = {

@@ -4,7 +4,7 @@
     ├── DataError           a file, a row or an image of the user's data
     ├── RecipeError         a recipe, an override or a combination of settings
     ├── ModelError          a checkpoint, an adapter, a processor or an endpoint
-    └── RunError            a run folder
+    └── RunError            a run folder, or a reward while it trains
 
 A message says where (file and row), what is wrong, and what to do about it.
 """

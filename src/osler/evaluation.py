@@ -1,7 +1,9 @@
 """Samples + strategy + policy + grader -> records: one JSON line a sample, written as it is made, resumable.
 
 The rows are answered as they are first, then under each control (osler.controls), by the same policy in the same way. A policy
-is whatever gives a completion for each prompt, in order: a model in memory, or a server.
+is whatever gives a completion for each prompt, in order: a model in memory, or a server. Behind them come what is asked for
+besides: several answers to a row, answers that are forced (osler.reasoning.forcing), and the loss of the thoughts under a text
+model.
 """
 
 import time
@@ -11,18 +13,26 @@ from dataclasses import dataclass, field, replace
 from osler.config import ControlSettings
 from osler.controls import CONTROLS, TWIN, Controlled, controls_of, thin
 from osler.datasets.samples import Samples
+from osler.errors import RecipeError
 from osler.floor import Floor, Floors
 from osler.paraphrases import rephrased
 from osler.progress import bar
 from osler.reading import Reading, reading_of
+from osler.reasoning.forcing import FORCED, Forced, check_forcing, forced_rows
 from osler.repeated import repeat
 from osler.runs import Run
 from osler.schema import Completion, Record, Sample
-from osler.strategies import AnswerForm, Strategy
+from osler.strategies import AnswerForm, Strategy, thought_in
 from osler.summary import Passes, read_records, summarise
 
 Answers = Callable[[Iterable[tuple[str, Sequence[str]]]], Iterator[Completion]]
 """A policy: one completion for each prompt (text, image references), in order; prompts are read as they are needed."""
+
+Continues = Callable[[Iterable[tuple[str, Sequence[str], str]]], Iterator[Completion]]
+"""A policy whose completions are begun for it: of each prompt (text, image references, beginning) what it adds."""
+
+Losses = Callable[[Sequence[str]], Iterator[tuple[float, int]]]
+"""A text model: of each text the summed loss of its tokens, and how many they are."""
 
 
 @dataclass(frozen=True)
@@ -56,25 +66,39 @@ def evaluate(
     run: Run,
     twin: Callable[[], Answers] | None = None,
     sampled: Answers | None = None,
+    continues: Continues | None = None,
+    losses: Callable[[], Losses] | None = None,
 ) -> list[Record]:
     """The records of all `samples`, in their order; those that `run` already holds are not made again.
 
     `twin` loads the blind twin of the policy, where it has one; `sampled` is the policy at a temperature, where rows are to be
-    answered several times. Their records are in `controls.jsonl` and `samples.jsonl`. A record's seconds are those since the
-    record before. The summary is written to `run`: accuracies with their floor, and what each control makes
-    of them.
+    answered several times; `continues` is the policy where completions are begun for it, for the forced-answer test; `losses`
+    loads the text model that thoughts are scored under. What these leave is in `controls.jsonl`, `samples.jsonl`,
+    `forced.jsonl` and `perplexity.jsonl`. A record's seconds are those since the record before. The summary is written to
+    `run`: accuracies with their floor, what each control makes of them, and how completions reason.
+    Errors: RecipeError where a forced answer is asked of a strategy that thinks first, or of a policy that cannot be begun for.
     """
+    if asking.controls.forced_answer:
+        check_forcing(asking.strategy)
+        if continues is None:
+            raise RecipeError("this policy's completions cannot be begun for it. Set controls.forced_answer=false.")
     controlled = controlled_rows(samples, asking, twin is not None)
-    run.save(controls=_facts(controlled, asking))
-    _answer(answers, samples, asking, run, "records", f"Evaluate {run.name}")
+    forced = _forced(samples, asking)
+    run.save(controls=_facts(controlled, asking) | {"forced_left_out": dict(forced.left_out)})
+    answer = _asked(answers, asking)
+    _answer(answer, samples, asking, run, "records", f"Evaluate {run.name}")
     rows = [row.sample for name, made in controlled.items() if name != TWIN for row in made.rows]
     if rows:
-        _answer(answers, rows, asking, run, "controls", f"Controls of {run.name}")
+        _answer(answer, rows, asking, run, "controls", f"Controls of {run.name}")
     if twin:
-        _answer(twin(), controlled[TWIN].samples, asking, run, "controls", f"Blind twin of {run.name}")
+        _answer(_asked(twin(), asking), controlled[TWIN].samples, asking, run, "controls", f"Blind twin of {run.name}")
     if sampled and asking.controls.samples:
         repeated = repeat(samples, asking.controls.samples)
-        _answer(sampled, repeated, asking, run, "samples", f"Samples of {run.name}")
+        _answer(_asked(sampled, asking), repeated, asking, run, "samples", f"Samples of {run.name}")
+    if continues and len(forced.samples):
+        _answer(_continued(continues, asking), forced.samples, asking, run, "forced", f"Forced answers of {run.name}")
+    if losses:
+        _score_thoughts(losses, run)
     passes = Passes.read(run)
     by_id = {record.sample.id: record for record in passes.real}
     records = [by_id[sample.id] for sample in samples]
@@ -105,21 +129,46 @@ def _facts(controlled: dict[str, Controlled], asking: Asking) -> dict[str, objec
     }
 
 
-def _answer(answers: Answers, samples: Sequence[Sample], asking: Asking, run: Run, file: str, title: str) -> None:
+def _forced(samples: Samples, asking: Asking) -> Forced:
+    """The rows whose completion is begun with another answer, as many as controls are run on; none where it is not asked."""
+    if not asking.controls.forced_answer:
+        return Forced(Samples.of(()), {})
+    kept = thin(samples, asking.controls.max_rows_per_cell, asking.seed).samples
+    return forced_rows(kept, asking.answer_form, asking.seed)
+
+
+_Completes = Callable[[Sequence[Sample]], Iterator[Completion]]
+
+
+def _asked(answers: Answers, asking: Asking) -> _Completes:
+    return lambda samples: answers((asking.question(sample), sample.images) for sample in samples)
+
+
+def _continued(continues: Continues, asking: Asking) -> _Completes:
+    """Completions that begin with each row's forced answer; their tokens are those that the policy added."""
+
+    def complete(samples: Sequence[Sample]) -> Iterator[Completion]:
+        begun = [asking.strategy.begun(sample.extra[FORCED]) for sample in samples]
+        prompts = ((asking.question(sample), sample.images, text) for sample, text in zip(samples, begun, strict=True))
+        for text, added in zip(begun, continues(prompts), strict=True):
+            yield replace(added, text=text + added.text)
+
+    return complete
+
+
+def _answer(complete: _Completes, samples: Sequence[Sample], asking: Asking, run: Run, file: str, title: str) -> None:
     """Append the records of those `samples` to `file` that it does not hold yet."""
     run.trim(file)
     done = {_key(record.sample) for record in read_records(run, file)}
     waiting = [sample for sample in samples if _key(sample) not in done]
-    questions, read = [asking.question(sample) for sample in waiting], asking.reading
-    prompts = ((question, sample.images) for question, sample in zip(questions, waiting, strict=True))
-    started = time.perf_counter()
+    read, started = asking.reading, time.perf_counter()
     with bar(title, len(waiting)) as tick:
-        for sample, question, completion in zip(waiting, questions, answers(prompts), strict=True):
+        for sample, completion in zip(waiting, complete(waiting), strict=True):
             ended = time.perf_counter()
             parsed, verdict = read(sample, completion.text)
             record = Record(
                 sample=sample,
-                prompt=question,
+                prompt=asking.question(sample),
                 completion=completion.text,
                 parsed=parsed,
                 verdict=verdict,
@@ -132,6 +181,19 @@ def _answer(answers: Answers, samples: Sequence[Sample], asking: Asking, run: Ru
             run.append(file, record.to_json())
             started = ended
             tick("")
+
+
+def _score_thoughts(load: Callable[[], Losses], run: Run) -> None:
+    """Append the loss and the tokens of those thoughts to `perplexity.jsonl` that it does not hold yet."""
+    run.trim("perplexity")
+    done = {row["id"] for row in run.rows("perplexity")}
+    thoughts = {record.sample.id: thought_in(record.completion) for record in read_records(run)}
+    waiting = {row: thought for row, thought in thoughts.items() if thought and row not in done}
+    if waiting:
+        with bar(f"Perplexity of {run.name}", len(waiting)) as tick:
+            for row, (loss, tokens) in zip(waiting, load()(list(waiting.values())), strict=True):
+                run.append("perplexity", {"id": row, "loss": loss, "tokens": tokens})
+                tick("")
 
 
 def _key(sample: Sample) -> tuple[str, str]:

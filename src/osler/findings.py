@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from osler.attackers import Choice, choice_of, folded
-from osler.images import PHANTOM
+from osler.images import is_drawn
 from osler.schema import Sample
 from osler.taxonomy import fold
 
@@ -146,7 +146,7 @@ def _image_names(sample: Sample, published: bool) -> tuple[str, ...]:
     shipped = sample.extra.get("path")
     if isinstance(shipped, str) and (published or not sample.images):
         return (shipped,)
-    return tuple(image if image.startswith(PHANTOM) else os.path.abspath(image) for image in sample.images)
+    return tuple(image if is_drawn(image) else os.path.abspath(image) for image in sample.images)
 
 
 def paths_below_all(samples: Sequence[Sample]) -> list[tuple[str, ...]]:
@@ -164,7 +164,7 @@ def _files(sample: Sample) -> tuple[str, ...]:
     shipped = sample.extra.get("path")
     if isinstance(shipped, str) and all(image.endswith(shipped) for image in sample.images):
         return (shipped,)
-    return tuple(os.path.abspath(image) for image in sample.images if not image.startswith(PHANTOM))
+    return tuple(os.path.abspath(image) for image in sample.images if not is_drawn(image))
 
 
 def repeated(samples: Sequence[Sample], images: Sequence[tuple[str, ...]]) -> list[int]:

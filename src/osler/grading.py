@@ -9,17 +9,21 @@ Two readings stand side by side, so that a change of form cannot pass for a gain
 
 Texts are compared folded (`osler.schema.fold_text`). Options that fold alike, as a few published rows have them, are one
 answer in text form, right where the gold folds to it too; in letter form only a letter tells them apart.
+
+Whole words are told in any script (`osler.reasoning.mentions`). A yes/no question is graded by its own options, by yes and no
+only where it is English, and else by its golds alone.
 """
 
 import re
 
+from osler.reasoning.mentions import places, unspaced
 from osler.schema import LETTERS, Grader, Kind, Outcome, Parsed, Sample, Verdict, fold_text
-from osler.strategies import AnswerForm, gold_answer
+from osler.strategies import AnswerForm, gold_answer, offered
 
-_YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
-_ALONE = r"(?<!\w)(?<!\w')"
-_MARKED = re.compile(_ALONE + r"([A-J])(?:\)|[.:](?=\s+\S))")
-_BARE = re.compile(_ALONE + r"(?:[B-HJ]|[AI](?!\s+\S))(?!\w|['-]\w)")
+_ALONE = r"(?:(?<!\w)(?<!\w')|(?<=[是为為选選项項案はが은는]))"  # Chinese, Japanese and Korean put no blank before the letter
+_NO_PART = r"(?!(?![ぁ-ん가-힣])\w|['-]\w|[\u0300-\u036f])"  # nor before the particle behind it
+_MARKED = re.compile(_ALONE + r"([A-J])(?:[)\uff09、]|\uff1a|[.:](?=\s+\S))")
+_BARE = re.compile(_ALONE + r"(?:[B-HJ]|[AI](?!\s+\S))" + _NO_PART)
 
 
 def grader(answer_form: AnswerForm) -> Grader:
@@ -40,36 +44,29 @@ def grader(answer_form: AnswerForm) -> Grader:
 
 def read_strict(sample: Sample, text: str, answer_form: AnswerForm) -> str | None:
     """The answer that `text` is, in its canonical spelling, or None where it is no possible answer."""
-    if sample.kind is Kind.OPEN:
+    if not offered(sample):
         return fold_text(text) or None
     if sample.kind is Kind.CHOICE and answer_form == "letter":
         return text.strip() if text.strip() in set(_letters(sample)) else None
-    return next((option for option in _choices(sample) if fold_text(option) == fold_text(text)), None)
+    return next((option for option in offered(sample) if fold_text(option) == fold_text(text)), None)
 
 
 def read_lenient(sample: Sample, text: str, answer_form: AnswerForm) -> str | None:
     """The only answer that stands in `text`, in its canonical spelling, or None where there is none or more than one."""
     strict = read_strict(sample, text, answer_form)
-    if strict is not None or sample.kind is Kind.OPEN:
+    if strict is not None or not offered(sample):
         return strict
-    if sample.kind is Kind.YESNO:
-        words = set(map(fold_text, _YES_NO.findall(text)))
-        return read_strict(sample, words.pop(), answer_form) if len(words) == 1 else None
-    places = _places_by_text(sample, text)
-    if answer_form == "text":
-        return sample.options[places[0]] if places else None
+    standing = _standing(sample, text)
+    if answer_form == "text" or sample.kind is Kind.YESNO:
+        return offered(sample)[standing[0]] if standing else None
     index = _index_by_letter(sample, _without_options(sample, text))
-    if index is None and len(places) == 1:
-        index = places[0]
+    if index is None and len(standing) == 1:
+        index = standing[0]
     return None if index is None else LETTERS[index]
 
 
 def _letters(sample: Sample) -> str:
     return LETTERS[: len(sample.options)]
-
-
-def _choices(sample: Sample) -> tuple[str, ...]:
-    return sample.options or ("yes", "no")
 
 
 def _index_by_letter(sample: Sample, text: str) -> int | None:
@@ -90,17 +87,20 @@ def _without_options(sample: Sample, text: str) -> str:
     """`text` with dots for the options that stand in it in full: the B of `Hepatitis B` is not the letter of an option."""
     for option in sorted(map(fold_text, sample.options), key=len, reverse=True):
         if len(option) > 1:
-            text = re.sub(rf"(?<!\w){re.escape(option)}(?!\w)", "…", text, flags=re.IGNORECASE)
+            before, behind = (
+                "" if unspaced(edge) else boundary for edge, boundary in ((option[0], r"(?<!\w)"), (option[-1], r"(?!\w)"))
+            )
+            text = re.sub(f"{before}{re.escape(option)}{behind}", "…", text, flags=re.IGNORECASE)
     return text
 
 
-def _places_by_text(sample: Sample, text: str) -> list[int]:
-    """The places of the only option whose text stands in `text` as whole words: one, or several where options fold alike.
+def _standing(sample: Sample, text: str) -> list[int]:
+    """The places of the only answer whose text stands in `text` as whole words: one, or several where options fold alike.
 
-    An option inside a longer one that stands too is ignored. Empty where no option stands in `text`, or more than one.
+    An answer inside a longer one that stands too is ignored. Empty where none stands in `text`, or more than one.
     """
-    folded, options = fold_text(text), list(map(fold_text, sample.options))
-    standing = {option for option in options if option and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", folded)}
+    folded, options = fold_text(text), list(map(fold_text, offered(sample)))
+    standing = {option for option in options if places(option, folded)}
     longest = [one for one in standing if not any(one != other and one in other for other in standing)]
     return [place for place, option in enumerate(options) if [option] == longest]
 

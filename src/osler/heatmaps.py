@@ -77,12 +77,20 @@ def write_heat_map(built: Matrix | MatrixDifference, file: Path) -> Path:
     Cells of fewer than `SMALL` rows are grey and hatched, empty ones blank; what is tested on what it was trained on is framed.
     Errors: RunError for a matrix without lines, another ending, or a file that cannot be written.
     """
+    if not built.lines or not built.columns:
+        raise RunError("a matrix without a line or a column has no heat map. Name evaluations that have records.")
+    return write_grid(grid_of(built), file)
+
+
+def write_grid(grid: Grid, file: Path) -> Path:
+    """`file`, an .svg or .png that shows `grid`, written whole or not at all.
+
+    Errors: RunError for another ending, or a file that cannot be written.
+    """
     form = file.suffix.lower().removeprefix(".")
     if form not in ("svg", "png"):
         raise RunError(f"{file}: a heat map is written as .svg or .png. Name a file that ends so.")
-    if not built.lines or not built.columns:
-        raise RunError("a matrix without a line or a column has no heat map. Name evaluations that have records.")
-    return _written(file, _drawn(grid_of(built), form))
+    return _written(file, _drawn(grid, form))
 
 
 def grid_of(built: Matrix | MatrixDifference) -> Grid:

@@ -4,11 +4,14 @@ A reference is one of these, where REF is any reference again:
 
     PATH              a file. Its format and the number of its pixels are checked from the header, before anything is decoded;
                       of a file with several frames the first one counts
-    phantom:...       drawn rather than read (osler.drawing)
+    phantom:...       drawn rather than read (osler.drawing.phantoms)
     blank:REF         as large as REF's image, every pixel the mean colour of it
     noise:SEED:REF    as large as REF's image, every value of every pixel drawn evenly from 0 to 255
+    marked:GLYPH:REF  REF's image with a glyph burnt into its corner (osler.drawing.marks)
+    grainy:PERCENT:REF    REF's image mixed with so much of the noise that noise:0:REF shows, from 1 to 99
 
-The last two take away what there is to see (osler.controls). They are made whenever they are opened, and are no files.
+Blank images and noise take away what there is to see (osler.controls), a mark adds to it, grain hides some of it. They are
+made whenever they are opened, and are no files.
 """
 
 import hashlib
@@ -23,7 +26,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from osler.drawing import draw_phantom
+from osler.drawing.marks import GLYPHS, stamp
+from osler.drawing.phantoms import draw_phantom
 from osler.errors import DataError
 
 PHANTOM = "phantom:"
@@ -35,6 +39,15 @@ BLANK = "blank:"
 NOISE = "noise:"
 """How a reference to noise as large as another image begins; a seed comes next."""
 
+MARKED = "marked:"
+"""How a reference to an image with a glyph in its corner begins; the glyph's name comes next."""
+
+GRAINY = "grainy:"
+"""How a reference to an image mixed with noise begins; the percentage of noise comes next."""
+
+MADE = (BLANK, NOISE, MARKED, GRAINY)
+"""How references to what is made from another image begin."""
+
 MAX_PIXELS = 80_000_000
 """The largest image that is decoded, about 240 MB as RGB; a whole mammogram has 25 million pixels."""
 
@@ -44,7 +57,13 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error)
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _ORIENTATION = 0x0112
-_NOISE = re.compile(rf"{NOISE}(0|[1-9][0-9]*):(.+)", re.DOTALL)
+_KINDS = (
+    BLANK,
+    rf"{NOISE}(?P<seed>0|[1-9][0-9]*):",
+    rf"{MARKED}(?P<glyph>{'|'.join(GLYPHS)}):",
+    rf"{GRAINY}(?P<percent>[1-9][0-9]?):",
+)
+_MADE = re.compile(rf"({'|'.join(_KINDS)})(?P<inner>.+)", re.DOTALL)
 
 
 def open_image(reference: str) -> Image.Image:
@@ -55,7 +74,7 @@ def open_image(reference: str) -> Image.Image:
     """
     if reference.startswith(PHANTOM):
         return Image.fromarray(draw_phantom(reference))
-    if reference.startswith((BLANK, NOISE)):
+    if reference.startswith(MADE):
         return _made(reference)
     with _header(reference) as image:
         image.load()
@@ -72,31 +91,63 @@ def noise_of(reference: str, seed: int) -> str:
     return f"{NOISE}{seed}:{reference}"
 
 
+def marked_with(reference: str, glyph: str) -> str:
+    """The reference to the image of `reference` with `glyph`, one of `osler.drawing.marks.GLYPHS`, burnt into its corner."""
+    return f"{MARKED}{glyph}:{reference}"
+
+
+def grainy_of(reference: str, percent: int) -> str:
+    """The reference to the image of `reference` mixed with noise; `percent` is a whole number from 1 to 99."""
+    return f"{GRAINY}{percent}:{reference}"
+
+
 def underlying(reference: str) -> str:
-    """The path or phantom that `reference` was made from: itself, unless it is blank or noise. Errors: DataError."""
-    while reference.startswith((BLANK, NOISE)):
-        reference = _taken_apart(reference)[1]
+    """The path or phantom that `reference` was made from: itself, unless it is made. Errors: DataError."""
+    while reference.startswith(MADE):
+        reference = _taken_apart(reference)["inner"]
     return reference
 
 
+def is_drawn(reference: str) -> bool:
+    """Whether the image of `reference`, or the one that it was made from, is drawn and no file. Errors: DataError."""
+    return underlying(reference).startswith(PHANTOM)
+
+
 def _made(reference: str) -> Image.Image:
-    """The blank image, or the noise, that `reference` names. Errors: DataError."""
-    seed, inner = _taken_apart(reference)
-    image = open_image(inner)
-    if seed is None:
-        mean = np.rint(np.asarray(image).mean(axis=(0, 1))).astype(int).tolist()
-        return Image.new("RGB", image.size, tuple(mean))
-    rng = np.random.default_rng([seed, *_content(inner)])
+    """The image that `reference` names, made from another. Errors: DataError."""
+    parts = _taken_apart(reference)
+    image = open_image(parts["inner"])
+    if glyph := parts["glyph"]:
+        return _marked(image, glyph, parts["inner"])
+    if percent := parts["percent"]:
+        return Image.blend(image, _noise(image, parts["inner"], 0), int(percent) / 100)
+    if seed := parts["seed"]:
+        return _noise(image, parts["inner"], int(seed))
+    mean = np.rint(np.asarray(image).mean(axis=(0, 1))).astype(int).tolist()
+    return Image.new("RGB", image.size, tuple(mean))
+
+
+def _noise(image: Image.Image, reference: str, seed: int) -> Image.Image:
+    """Noise as large as `image`, which is that of `reference`."""
+    rng = np.random.default_rng([seed, *_content(reference)])
     return Image.fromarray(rng.integers(256, size=(image.height, image.width, 3), dtype=np.uint8))
 
 
-def _taken_apart(reference: str) -> tuple[int | None, str]:
-    """The seed, None for a blank image, and the reference of the image that is taken away. Errors: DataError."""
-    if reference.startswith(BLANK) and reference != BLANK:
-        return None, reference.removeprefix(BLANK)
-    if found := _NOISE.fullmatch(reference):
-        return int(found[1]), found[2]
-    raise DataError(f"{reference!r} names no image. Write blank:REF or noise:SEED:REF, as in noise:0:scans/a.png.")
+def _marked(image: Image.Image, glyph: str, reference: str) -> Image.Image:
+    try:
+        return Image.fromarray(stamp(np.asarray(image), glyph))
+    except DataError as error:
+        raise DataError.at(reference, None, str(error), "Leave it unmarked.") from error
+
+
+def _taken_apart(reference: str) -> re.Match[str]:
+    """`inner`, the reference that it is made from, with the `seed` of noise, the `glyph` of a mark, ... Errors: DataError."""
+    if found := _MADE.fullmatch(reference):
+        return found
+    raise DataError(
+        f"{reference!r} names no image. Write blank:REF or noise:SEED:REF, as in noise:0:scans/a.png, grainy:60:REF, or "
+        f"marked:GLYPH:REF with GLYPH one of {', '.join(GLYPHS)}."
+    )
 
 
 def _content(reference: str) -> bytes:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from osler.errors import DataError
 from osler.findings import SHOWN, Finding, Part, finding, found_in, image_names, where
 from osler.fingerprints import Fingerprint, fingerprints, near_pairs
-from osler.images import PHANTOM
+from osler.images import is_drawn
 from osler.schema import Sample
 from osler.stats import proportion
 
@@ -155,7 +155,7 @@ def _of_pairs(rows: Rows, pairs: Sequence[_Pair], distance: int) -> list[Finding
 
 
 def _drawn(sample: Sample) -> bool:
-    return all(image.startswith(PHANTOM) for image in sample.images)
+    return all(map(is_drawn, sample.images))
 
 
 def _told(rows: Rows, pairs: Sequence[_Pair]) -> list[str]:

@@ -14,7 +14,7 @@ from osler.errors import RunError
 from osler.floor import best
 from osler.schema import LETTERS, Kind, Outcome, Record, fold_text
 from osler.stats import EMPTY, Estimate, paired_difference, proportion
-from osler.strategies import AnswerForm
+from osler.strategies import AnswerForm, offered
 
 UNMATCHED = "not evaluated under the control"
 INCOMPLETE = "not all variants were evaluated"
@@ -267,10 +267,10 @@ def _identical(pairs: Sequence[Pair], answer_form: AnswerForm) -> Estimate:
 
 
 def _follow(pairs: Sequence[Pair], answer_form: AnswerForm) -> Follow:
-    offered = [(pair, shown) for pair in pairs for shown in pair.made.values() if _donor_gold(shown) in _offered(shown)]
-    after = [answer_of(shown, answer_form) == _donor_gold(shown) for _, shown in offered]
-    before = [answer_of(pair.real, answer_form) == _donor_gold(shown) for pair, shown in offered]
-    clusters = _clusters([pair for pair, _ in offered])
+    could = [(pair, shown) for pair in pairs for shown in pair.made.values() if _donor_gold(shown) in _offered(shown)]
+    after = [answer_of(shown, answer_form) == _donor_gold(shown) for _, shown in could]
+    before = [answer_of(pair.real, answer_form) == _donor_gold(shown) for pair, shown in could]
+    clusters = _clusters([pair for pair, _ in could])
     return Follow(proportion(after, clusters), proportion(before, clusters), paired_difference(after, before, clusters))
 
 
@@ -280,7 +280,7 @@ def _donor_gold(record: Record) -> str:
 
 def _offered(record: Record) -> set[str]:
     """The folded texts that `record` could be answered with; none for an open question."""
-    return {"yes", "no"} if record.sample.kind is Kind.YESNO else set(map(fold_text, record.sample.options))
+    return set(map(fold_text, offered(record.sample)))
 
 
 def _spread(pairs: Sequence[Pair]) -> Spread:

@@ -8,7 +8,7 @@ evaluate_rows   the same on rows that were read already
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from itertools import chain as joined
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osler.check import check, check_machine, check_rows, stage_references, verify_images
-from osler.config import Recipe, Spec
+from osler.config import Recipe, ShortcutSettings, Spec
 from osler.controls import TWIN, blanked
 from osler.datasets.load import load_data
 from osler.datasets.manifests import row_hash
@@ -29,11 +29,11 @@ from osler.floor import Floor
 from osler.grading import grader
 from osler.progress import console
 from osler.runs import Run, default_path, require_free
-from osler.strategies import strategy_of
 from osler.trial import Trial
+from osler.wordings import strategy_for
 
 if TYPE_CHECKING:
-    from osler.evaluation import Answers
+    from osler.evaluation import Answers, Continues, Losses
 
 
 def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None = None, resume: bool = False) -> Run:
@@ -44,7 +44,8 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
     """
     check(recipe)
     if resume and (recipe.method, recipe.engine) != ("grpo", "packed"):
-        raise RecipeError("only GRPO on engine=packed can be resumed so far. Train again into another folder.")
+        raise RecipeError("only method=grpo on engine=packed can be resumed so far; SFT, DPO and engine=trl are trained by TRL "
+                          "from the beginning. Train again into another folder.")  # fmt: skip
     if missing := stage_references(recipe):
         raise RecipeError(f"stage:{missing[0]} is known only inside a chain. Write run:DIR, or seconds as a number.")
     path = Path(out or default_path(recipe.method)) if resume else require_free(out or default_path(recipe.method))
@@ -56,14 +57,29 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
         verify_images(joined(splits.train, splits.val))
     check_machine(recipe)
     start = _blind_start(recipe)
-    run = _train(recipe, path, splits, resume)
+    given, (splits, about) = splits.train, _selected(recipe, splits)
+    run = _train(recipe, path, splits, resume, given, **about)
     if recipe.controls.blind_twin:
         console.print("[bold]blind twin[/]: the same recipe on blank images")
-        blind = Splits(blanked(splits.train), blanked(splits.val), splits.test)
+        from osler.pass_rates import kept_rows
+
+        blind = Splits(blanked(kept_rows(recipe, splits.train, run)), blanked(splits.val), splits.test)
         controls = recipe.controls.model_copy(update={"blind_twin": False})
-        alone = recipe.model_copy(update={"init": start, "controls": controls})
-        _train(alone, run.path / TWIN, blind, resume, blind=True)
+        against = recipe.against_shortcuts.model_copy(update={"pass_rate": None})  # the twin learns from the same rows
+        alone = recipe.model_copy(update={"init": start, "controls": controls, "against_shortcuts": against})
+        _train(alone, run.path / TWIN, blind, resume, given, blind=True, **about)
     return run
+
+
+def _selected(recipe: Recipe, splits: Splits) -> tuple[Splits, dict[str, Any]]:
+    """`splits` with the rows that are trained on, and what the manifest says of them where `against_shortcuts` is not off."""
+    if recipe.against_shortcuts == ShortcutSettings():
+        return splits, {}
+    from osler.training_rows import select, tell
+
+    rows = select(recipe, splits.train)
+    tell(recipe, rows)
+    return replace(splits, train=rows.samples), {"training_rows": rows.to_json()}
 
 
 def _blind_start(recipe: Recipe) -> str | None:
@@ -77,8 +93,9 @@ def _blind_start(recipe: Recipe) -> str | None:
     return start
 
 
-def _train(recipe: Recipe, path: Path, splits: Splits, resume: bool, **about: Any) -> Run:
-    """The finished run of `recipe` at `path`, with `about` in its manifest."""
+def _train(recipe: Recipe, path: Path, splits: Splits, resume: bool, given: Samples, **about: Any) -> Run:
+    """The finished run of `recipe` at `path`, with `about` in its manifest. Its floor is that of the rows as they were `given`:
+    what text could win with all of them."""
     from osler.lineage import keep_floor, start_of, trained_on  # torch is loaded only once names and data have been found good
     from osler.model.family import set_threads
     from osler.model.load import load_policy
@@ -91,23 +108,43 @@ def _train(recipe: Recipe, path: Path, splits: Splits, resume: bool, **about: An
     vlm = load_policy(recipe.init or recipe.model, recipe.images, recipe.dtype)
     facts = {"device": vlm.hardware, "start": start_of(recipe), "trained_on": data, **about}
     started = time.perf_counter()
-    trainer = _trainer(recipe, vlm, splits, cut_off)
+    filters = recipe.against_shortcuts.pass_rate is not None
+    trainer = None if filters else _trainer(recipe, vlm, splits, cut_off)
     earlier = sum(row["step_time"] for row in cut_off.rows("metrics")) if cut_off else 0.0
+    earlier += sum(row["seconds"] for row in cut_off.rows("pass_rates")) if cut_off else 0.0
     run = cut_off or Run.create(path, "train", recipe=recipe.model_dump(mode="json"), **facts)
-    keep_floor(run, splits.train, recipe.init)
+    keep_floor(run, given, recipe.init)
     with run.recording():
+        trainer = trainer or _trainer(recipe, vlm, _solvable(recipe, vlm, splits, run), cut_off)
         trainer(run)
         run.finish(training_summary(run, earlier + time.perf_counter() - started))
     return run
 
 
+def _solvable(recipe: Recipe, vlm: Any, splits: Splits, run: Run) -> Splits:
+    """`splits` with the training rows that the start solves neither always nor never. Errors: RunError where none are left."""
+    from osler.pass_rates import solvable
+
+    run.save(state="running")
+    strategy, judge = strategy_for(recipe.strategy, recipe.wording, "training"), grader(recipe.answer_form)
+    return replace(splits, train=solvable(recipe, vlm, splits.train, strategy, judge, run))
+
+
 def _trainer(recipe: Recipe, vlm: Any, splits: Splits, cut_off: Run | None = None) -> Callable[[Run], None]:
     """What trains `recipe` into a run folder, from where `cut_off` stopped. Errors: any OslerError, before it writes."""
-    strategy, judge = strategy_of(recipe.strategy), grader(recipe.answer_form)
+    strategy, judge = strategy_for(recipe.strategy, recipe.wording, "training"), grader(recipe.answer_form)
+    if recipe.method != "grpo" or recipe.engine != "packed":
+        from osler.training_rows import drawn_once
+
+        splits = replace(splits, train=drawn_once(recipe, splits.train))
     if recipe.method == "sft":
         from osler.baselines import train_sft
 
         return lambda run: train_sft(recipe, vlm, splits.train, splits.val, strategy, run)
+    if recipe.method == "dpo":
+        from osler.dpo import train_dpo
+
+        return lambda run: train_dpo(recipe, vlm, splits.train, strategy, judge, run)
     if recipe.engine == "trl":
         from osler.rl.trl_engine import train_grpo
 
@@ -187,6 +224,7 @@ def evaluate_rows(
     from osler.lineage import floor_of, model_hash, model_label, training_of, twin_of
 
     floor = floor_of(model) or seen
+    losses = _losses(trial)
     policy = load_answers(model, trial)
     training = training_of(model)
     facts = {
@@ -201,28 +239,35 @@ def evaluate_rows(
     twin, asking = twin_of(model), trial.asking(floor)
     with run.recording():
         blind = (lambda: load_answers(twin, trial).greedy) if twin else None
-        record(policy.greedy, samples, asking, run, blind, policy.sampled)
+        record(policy.greedy, samples, asking, run, blind, policy.sampled, policy.continues, losses)
     return run
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What answers prompts: greedily, and sampled where that can be had; and the hardware, None where that is a server's."""
+    """What answers prompts: greedily, sampled, and greedily from a given beginning on, where these can be had; and the
+    hardware, None where that is a server's."""
 
     greedy: "Answers"
     sampled: "Answers | None"
+    continues: "Continues | None"
     hardware: str | None
 
 
 def load_answers(model: str, trial: Trial) -> Policy:
-    """`model`, asked as `trial` says. Errors: RecipeError where a server is to be sampled from."""
+    """`model`, asked as `trial` says. Errors: RecipeError where a server is to be sampled from, or begun for."""
     from osler.model.endpoint import CONCURRENCY, ENDPOINT, answers, parse_endpoint
 
     if model.startswith(ENDPOINT):
         endpoint, at_once, pixels = parse_endpoint(model), min(trial.batch_size, CONCURRENCY), trial.images.max_pixels
         if trial.controls.samples:
             raise RecipeError("an endpoint is asked greedily only so far. Leave out --samples.")
-        return Policy(lambda prompts: answers(endpoint, prompts, trial.max_tokens, at_once, max_pixels=pixels), None, None)
+        if trial.controls.forced_answer:
+            raise RecipeError("an endpoint cannot be told how a completion begins, as the forced-answer test needs. "
+                              "Leave out --forced-answer.")  # fmt: skip
+        return Policy(
+            lambda prompts: answers(endpoint, prompts, trial.max_tokens, at_once, max_pixels=pixels), None, None, None
+        )
     from osler.model.family import set_threads
     from osler.model.features import FeatureStore
     from osler.model.generate import generate
@@ -233,15 +278,30 @@ def load_answers(model: str, trial: Trial) -> Policy:
     complete = partial(
         generate, vlm, max_tokens=trial.max_tokens, rows=trial.batch_size, store=FeatureStore(vlm, trial.features)
     )
-    return Policy(complete, partial(complete, temperature=trial.controls.temperature, seed=trial.seed), vlm.hardware)
+    sampled = partial(complete, temperature=trial.controls.temperature, seed=trial.seed)
+    return Policy(complete, sampled, complete, vlm.hardware)
+
+
+def _losses(trial: Trial) -> "Callable[[], Losses] | None":
+    """What loads the text model that thoughts are scored under; None where there is none. Errors: ModelError."""
+    name = trial.controls.perplexity
+    if name is None:
+        return None
+    from osler.model.perplexity import check_text_model, load_text_model
+
+    check_text_model(name)
+    return lambda: load_text_model(name, trial.dtype).losses
 
 
 def training_summary(run: Run, seconds: float) -> dict[str, Any]:
-    """Where training began and ended: the mean over the first and the last five steps of reward or loss, and the seconds."""
+    """Where training began and ended: the mean over the first and the last five steps of reward, loss or margin; the seconds.
+
+    `margin` is DPO's: beta times how much further the right completion is ahead of the wrong one than it was at the start.
+    """
     metrics = run.rows("metrics")
     summary: dict[str, Any] = {"seconds": round(seconds, 1), "steps": metrics[-1]["step"] if metrics else 0}
-    for name in ("reward", "loss"):
-        values = [float(row[name]) for row in metrics if row.get(name) is not None]
+    for name, key in (("reward", "reward"), ("loss", "loss"), ("margin", "rewards/margins")):
+        values = [float(row[key]) for row in metrics if row.get(key) is not None]
         if values:
             summary[name] = {"first": float(np.mean(values[:5])), "last": float(np.mean(values[-5:]))}
     if run.manifest.get("best_step"):

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from osler.chains import ChainResult, run_chain
-from osler.config import Chain, load_recipe
+from osler.config import Chain
 from osler.contrasts import contrast, family
 from osler.errors import RecipeError
+from osler.recipe_files import load_recipe
 from osler.report import write_report
 from osler.runs import default_path
 from osler.schema import Record

@@ -20,6 +20,7 @@ from osler.errors import RunError
 from osler.examples import GROUPS, Evaluation, Group, answers, disagreement, groups, thumbnail
 from osler.looking import known_blind
 from osler.matrix import build_matrix
+from osler.measures import measures
 from osler.runs import Run, write_named
 from osler.summary import AXES, Passes
 
@@ -55,6 +56,7 @@ def write_report(runs: Sequence[Run], file: Path, notes: Mapping[str, Any] | Non
         evaluated=evaluated,
         chart=accuracy_chart({e.label: e.accuracy for e in evaluated}, {e.label: e.floor for e in evaluated if e.floor}),
         controls=[(e.label, [looking.row() for looking in e.controls.values()]) for e in evaluated if e.controls],
+        measures=[(e.label, measures(e.run.summary)) for e in evaluated],
         about_controls={name: control.takes_away for name, control in CONTROLS.items()},
         matrices=_matrices(evaluated),
         scale_stops=scale_stops(),

@@ -4,6 +4,7 @@
     RUN/metrics.jsonl    one line a training step
     RUN/rollouts.jsonl   completions with their reward parts and advantages
     RUN/records.jsonl    one line an evaluated sample
+    RUN/controls.jsonl, samples.jsonl, forced.jsonl, perplexity.jsonl    what else was asked in an evaluation
     RUN/summary.json     the few numbers to quote, written last
     RUN/adapter/         the trained LoRA, in PEFT's layout
     RUN/checkpoints/STEP/

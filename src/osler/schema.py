@@ -5,6 +5,7 @@ and the accuracy that is reported come from the same function.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -21,8 +22,9 @@ SPLITS = ("train", "val", "test")
 
 
 def fold_text(text: str) -> str:
-    """`text` as answers and options are compared: in one case, blanks collapsed, outer blanks and final full stops dropped."""
-    return re.sub(r"\s+", " ", text).casefold().lstrip(" ").rstrip(" .")
+    """`text` as answers and options are compared: composed (NFC), in one case, blanks collapsed, without outer blanks and final
+    full stops, Chinese ones too."""
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).casefold().lstrip(" ").rstrip(" .。")
 
 
 class Kind(StrEnum):
@@ -57,9 +59,10 @@ class _Json:
 class Sample(_Json):
     """One question about one or more images, as every data set is read.
 
-    `images` are references that `osler.images.open_image` opens: a path, `phantom:...`, or a control's `blank:REF` or
-    `noise:SEED:REF`; empty where the data set was read without its images. `group` is what must not be split between train and
-    test: a patient, a case, an image. `origin` is the file and row that it was read from, for messages.
+    `images` are references that `osler.images.open_image` opens: a path, `phantom:...`, or one made from these (`blank:REF`,
+    `noise:SEED:REF`, `marked:GLYPH:REF`, `grainy:PERCENT:REF`); empty where the data set was read without its images.
+    `group` is what must not be split between train and test: a patient, a case, an image. `origin` is the file and row that it
+    was read from, for messages.
     """
 
     id: str

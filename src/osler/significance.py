@@ -64,9 +64,14 @@ class PairedTest:
 
 @dataclass(frozen=True)
 class MethodDifference:
-    """mean(a) - mean(b) of two ways to train, over `seeds_a` and `seeds_b` runs on the same rows of `clusters` clusters."""
+    """mean(a) - mean(b) of two ways to train, over `seeds_a` and `seeds_b` runs on the same rows of `clusters` clusters.
+
+    `p` is the least level at which the interval does not hold 0, two-sided, None where there is no row or every resample is
+    the same. It is of `RESAMPLES` draws and never 0.
+    """
 
     difference: Estimate
+    p: float | None
     seeds_a: int
     seeds_b: int
     clusters: int
@@ -179,7 +184,7 @@ def hierarchical_difference(
     if len(rows) != 1:
         raise ValueError(f"runs of {sorted(rows)} rows are not about the same rows")
     if rows == {0}:
-        return MethodDifference(EMPTY, seeds_a, seeds_b, 0)
+        return MethodDifference(EMPTY, None, seeds_a, seeds_b, 0)
     values_SN = np.stack([as_credits(values) for values in (*a_by_seed, *b_by_seed)])
     sums_KC = cluster_sums(np.concatenate([values_SN, np.ones_like(values_SN[:1])]).T, clusters)
     totals_RC = resampled_sums(sums_KC, seed)
@@ -188,7 +193,7 @@ def hierarchical_difference(
     values_R = _over_seeds(means_RS[:, :seeds_a], rng) - _over_seeds(means_RS[:, seeds_a:], rng)
     value = float(values_SN[:seeds_a].mean() - values_SN[seeds_a:].mean())
     estimate = percentile_estimate(value, values_R, values_SN.shape[1], len(sums_KC), -1.0, level)
-    return MethodDifference(estimate, seeds_a, seeds_b, len(sums_KC))
+    return MethodDifference(estimate, _p_of_resamples(values_R), seeds_a, seeds_b, len(sums_KC))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -257,6 +262,17 @@ def _fair_coin(tosses: int) -> Floats:
     log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, tosses + 1)))])
     pmf: Floats = np.exp(log_factorials[-1] - log_factorials - log_factorials[::-1] - tosses * np.log(2))
     return pmf
+
+
+def _p_of_resamples(values_R: Floats) -> float | None:
+    """Twice the share of resamples on the rarer side of 0, which itself counts on both; the 1 keeps it above 0.
+
+    None where all resamples are the same and not 0: they say nothing of how sure that is.
+    """
+    if np.ptp(values_R) < _CLOSE:
+        return 1.0 if abs(values_R[0]) < _CLOSE else None
+    beyond = min(int((values_R <= 0).sum()), int((values_R >= 0).sum()))
+    return min(1.0, 2 * (1 + beyond) / (1 + len(values_R)))
 
 
 def _over_seeds(means_RS: Floats, rng: np.random.Generator) -> Floats:

@@ -8,21 +8,23 @@ One object holds both, so that training, evaluation and parsing cannot disagree.
     think_after   answer first, then the reasoning                                 (Med-R1 v5's Think-After)
 
 The forms are those of Med-R1's format reward: a full match in which `.*?` may cross lines; only the first answer counts.
-The wording of the instructions is ours.
+The wording of the instructions is ours; `osler.wordings` has others. Questions, options, golds and thoughts may be in any
+language, and pass through untouched.
 """
 
 import re
 from dataclasses import dataclass
 from typing import Literal
 
-from osler.errors import RecipeError, unknown
-from osler.schema import LETTERS, Kind, Parsed, Sample
+from osler.errors import DataError, RecipeError, unknown
+from osler.schema import LETTERS, Kind, Parsed, Sample, fold_text
 
 AnswerForm = Literal["letter", "text"]
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _UNFINISHED = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_TAG = re.compile(r"</?(?:think|answer)>")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Strategy:
         """Whether the answer stands in tags, so that a format reward has something to pay for."""
         return "<answer>" in self.target
 
+    @property
+    def answers_first(self) -> bool:
+        """Whether a thought follows the answer, so that a completion may be begun with one."""
+        return self.thinks and self.target.index("{answer}") < self.target.index("{thought}")
+
     def question(self, sample: Sample, answer_form: AnswerForm) -> str:
         """The text of the user's turn: question, options one a line, instruction. It never holds a path."""
         lines = [sample.question]
@@ -52,14 +59,26 @@ class Strategy:
     def completion(self, sample: Sample, answer_form: AnswerForm) -> str:
         """The completion that SFT teaches: the gold answer, with the sample's rationale where the strategy thinks.
 
-        Errors: RecipeError where the strategy thinks and the sample has no rationale to teach.
+        Errors: RecipeError where the strategy thinks and the sample has no rationale to teach; DataError where what is taught
+        holds a tag itself, so that it could not be read back.
         """
-        if self.thinks and not sample.rationale:
+        if self.thinks and not (sample.rationale or "").strip():
             raise RecipeError(
                 f"strategy {self.name!r} teaches a thought, and sample {sample.id!r} has no rationale. "
                 "Use strategy=nothink for SFT, or add a rationale to every row."
             )
-        return self.target.format(answer=gold_answer(sample, answer_form), thought=sample.rationale)
+        answer = gold_answer(sample, answer_form)
+        for name, text in (("gold", answer), ("rationale", (sample.rationale or "") if self.thinks else "")):
+            if self.tagged and (tag := _TAG.search(text)):
+                where = sample.origin or f"sample {sample.id!r}"
+                raise DataError(
+                    f"{where}: its {name} holds {tag[0]}, which strategy {self.name!r} marks answers with. Take it out."
+                )
+        return self.target.format(answer=answer, thought=sample.rationale)
+
+    def begun(self, answer: str) -> str:
+        """A completion up to and with its `answer`, to which the thought is left. Only where `answers_first`."""
+        return self.target.partition("<think>")[0].format(answer=answer)
 
     def parse(self, completion: str) -> Parsed:
         """`completion` taken apart: strict by the form, lenient by whatever stands outside the thought."""
@@ -76,6 +95,26 @@ class Strategy:
         )
 
 
+def thought_in(completion: str) -> str | None:
+    """What `completion` says inside `<think></think>`, or behind a `<think>` that was never closed; None without such a tag."""
+    found = _UNFINISHED.search(completion)
+    return _TAG.sub("", found[0]).strip() if found else None
+
+
+def offered(sample: Sample) -> tuple[str, ...]:
+    """The answers that `sample` can have: its options, or yes and no; empty where it is open.
+
+    A yes/no question in another language has no answers of ours: without options of its own it is asked and graded as an open
+    one, by its golds. So is its `no`, which in Spanish or Italian looks English: else the prompt would tell the answer.
+    """
+    if sample.kind is Kind.OPEN:
+        return ()
+    if sample.options or sample.kind is Kind.CHOICE:
+        return sample.options
+    english = sample.language.casefold()[:2] in ("", "en")
+    return ("yes", "no") if english and set(map(fold_text, sample.golds)) <= {"yes", "no"} else ()
+
+
 def gold_answer(sample: Sample, answer_form: AnswerForm) -> str:
     """The gold as the policy should write it: a letter for choices in letter form, else the first gold's text."""
     if sample.kind is Kind.CHOICE and answer_form == "letter" and sample.gold_letter is not None:
@@ -84,10 +123,11 @@ def gold_answer(sample: Sample, answer_form: AnswerForm) -> str:
 
 
 def _what(sample: Sample, answer_form: AnswerForm) -> str:
-    if sample.kind is Kind.YESNO:
-        return "yes or no"
-    if sample.kind is Kind.OPEN:
+    if not offered(sample):
         return "the answer"
+    if sample.kind is Kind.YESNO:
+        english = set(map(fold_text, offered(sample))) == {"yes", "no"}
+        return "yes or no" if english else " or ".join(offered(sample))
     return "the letter of the right option" if answer_form == "letter" else "the right option"
 
 

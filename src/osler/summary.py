@@ -9,11 +9,13 @@ from osler.classification import classify
 from osler.errors import RecipeError, RunError, unknown
 from osler.floor import best
 from osler.looking import Looking, look, right, unparseable
+from osler.reasoning.forcing import post_hoc
+from osler.reasoning.quality import perplexity_of, reasoning_of
 from osler.repeated import measure
 from osler.runs import Run
 from osler.schema import LETTERS, Kind, Outcome, Record, Sample, fold_text
 from osler.stats import Estimate, proportion
-from osler.strategies import AnswerForm
+from osler.strategies import AnswerForm, offered
 from osler.taxonomy import Modality, QuestionType
 
 SMALL = 100
@@ -84,7 +86,7 @@ class Cell:
 
 
 def read_records(run: Run, file: str = "records") -> list[Record]:
-    """The records of the evaluation `run` (`records`, or `controls`), in the order of its file.
+    """The records of the evaluation `run` (`records`, `controls`, `samples` or `forced`), in the order of its file.
 
     Errors: RunError at a line that is no record.
     """
@@ -102,7 +104,9 @@ class Passes:
     """What an evaluation left: the records of the rows as they are, and of each control those of the rows that it made.
 
     `left_out` counts for each control the rows that it could not be applied to, by reason. `answer_form` is how choices were
-    answered; `samples` are the records of rows that were answered several times at a temperature.
+    answered; `samples` are the records of rows that were answered several times at a temperature, `forced` those of rows whose
+    completion was begun with another answer, `forced_left_out` counts rows that could have none. `losses` are the summed loss
+    and the tokens of thoughts, by id, under the `text_model`.
     """
 
     real: Sequence[Record]
@@ -110,6 +114,10 @@ class Passes:
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     answer_form: AnswerForm = "letter"
     samples: Sequence[Record] = ()
+    forced: Sequence[Record] = ()
+    forced_left_out: Mapping[str, int] = field(default_factory=dict)
+    text_model: str | None = None
+    losses: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, run: Run) -> Self:
@@ -119,9 +127,19 @@ class Passes:
             made[str(record.sample.extra["control"])].append(record)
         if "answer_form" not in (run.manifest.get("trial") or {}):
             raise RunError(f"{run.path}: its manifest does not say how answers were asked for (trial). Evaluate again.")
-        facts, samples = run.manifest.get("controls", {}), read_records(run, "samples")
+        facts, asked = run.manifest.get("controls", {}), run.manifest["trial"].get("controls", {})
         controls = {name: made.get(name, []) for name in dict.fromkeys((*facts.get("names", ()), *made))}
-        return cls(read_records(run), controls, facts.get("left_out", {}), run.manifest["trial"]["answer_form"], samples)
+        return cls(
+            real=read_records(run),
+            controls=controls,
+            left_out=facts.get("left_out", {}),
+            answer_form=run.manifest["trial"]["answer_form"],
+            samples=read_records(run, "samples"),
+            forced=read_records(run, "forced"),
+            forced_left_out=facts.get("forced_left_out", {}),
+            text_model=asked.get("perplexity"),
+            losses={row["id"]: (row["loss"], row["tokens"]) for row in run.rows("perplexity")},
+        )
 
     def along(self, axis: str) -> dict[str, Self]:
         """The part of each label of `axis` that occurs, in order; a control's rows go with the rows that they were made of."""
@@ -134,7 +152,8 @@ class Passes:
     def _part(self, real: Sequence[Record]) -> Self:
         ids = {record.sample.id for record in real}
         made = {name: [one for one in records if one.sample.extra["of"] in ids] for name, records in self.controls.items()}
-        return replace(self, real=real, controls={name: records for name, records in made.items() if records}, left_out={})
+        controls = {name: records for name, records in made.items() if records}
+        return replace(self, real=real, controls=controls, left_out={}, samples=(), forced=(), forced_left_out={})
 
 
 def cell(passes: Passes) -> Cell:
@@ -177,19 +196,29 @@ def place(label: str, axis: str) -> tuple[int, str]:
 
 def summarise(passes: Passes) -> dict[str, Any]:
     """summary.json of an evaluation: the cell of all records, their form and length, yes/no and letters as a classifier's
-    answers, several answers to a row, and the cells along each axis."""
+    answers, several answers to a row, how completions reason (osler.reasoning.quality), and the cells along each axis."""
     records = passes.real
     repeated = measure(passes.samples, passes.answer_form)
     well_formed = [record.parsed.well_formed for record in records]
+    yesno = [record for record in records if set(map(fold_text, offered(record.sample))) == {"yes", "no"}]
     return {
         **cell(passes).to_json(),
         "format_rate": proportion(well_formed, _clusters(records)).to_json(),
         "mean_tokens": _mean([record.tokens for record in records if record.tokens is not None]),
-        "yesno": _as_classes([record for record in records if record.sample.kind is Kind.YESNO], "yes"),
+        "yesno": _as_classes([record for record in yesno if record.sample.kind is Kind.YESNO], "yes"),
         "letters": _as_classes([record for record in records if record.sample.gold_letter], None, passes.answer_form),
         "samples": repeated.to_json() if repeated else None,
+        "reasoning": _reasoning(passes),
         **{f"by_{axis}": {label: part.to_json() for label, part in cells(passes, axis).items()} for axis in AXES},
     }
+
+
+def _reasoning(passes: Passes) -> dict[str, Any]:
+    """How the completions of `passes` reason; perplexity and the forced-answer test are null where they were not asked for."""
+    model = passes.text_model
+    perplexity = perplexity_of(model, passes.losses, passes.real) if model and passes.losses else None
+    forced = post_hoc(passes.real, passes.forced, passes.answer_form, passes.forced_left_out)
+    return reasoning_of(passes.real, passes.answer_form, perplexity, forced).to_json()
 
 
 def _extra(sample: Sample, key: str) -> str:

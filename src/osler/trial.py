@@ -10,7 +10,9 @@ from osler.controls import controls_of
 from osler.errors import RecipeError
 from osler.floor import Floor, Floors
 from osler.reading import reading_of
-from osler.strategies import AnswerForm, answer_form_of, strategy_of
+from osler.reasoning.forcing import check_forcing
+from osler.strategies import AnswerForm, Strategy, answer_form_of
+from osler.wordings import strategy_for
 
 if TYPE_CHECKING:
     from osler.evaluation import Asking
@@ -21,6 +23,7 @@ class Trial:
     """How a model is asked, and how its completions are read."""
 
     strategy: str = "think"
+    wording: str = "same"
     answer_form: AnswerForm = "letter"
     max_tokens: int = 256
     images: ImageSettings = field(default_factory=ImageSettings)
@@ -38,6 +41,7 @@ class Trial:
         longest = recipe.eval_max_tokens or recipe.rollout.max_tokens
         return cls(
             strategy=recipe.strategy,
+            wording=recipe.wording,
             answer_form=recipe.answer_form,
             max_tokens=longest,
             images=recipe.images,
@@ -59,15 +63,20 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """What decides the completions, for the manifest."""
-        names = ("strategy", "answer_form", "max_tokens", "dtype", "scorer", "seed")
+        names = ("strategy", "wording", "answer_form", "max_tokens", "dtype", "scorer", "seed")
         groups = {"images": self.images.model_dump(mode="json"), "controls": self.controls.model_dump(mode="json")}
         return {**{name: getattr(self, name) for name in names}, **groups}
+
+    @property
+    def envelope(self) -> Strategy:
+        """The strategy, in the words of an evaluation. Errors: RecipeError for a strategy or wording that is none."""
+        return strategy_for(self.strategy, self.wording, "evaluation")
 
     def asking(self, floor: Floor | Floors | None) -> "Asking":
         """How an evaluation asks and reads, with `floor` as its blind attackers."""
         from osler.evaluation import Asking
 
-        return Asking(strategy_of(self.strategy), self.answer_form, self.scorer, floor, self.controls, self.seed)
+        return Asking(self.envelope, self.answer_form, self.scorer, floor, self.controls, self.seed)
 
     def with_changes(self, **changes: Any) -> "Trial":
         """This trial with what is given (not None) changed. Errors: RecipeError for an answer form that is none."""
@@ -87,7 +96,9 @@ class Trial:
 
     def check(self) -> None:
         """Errors: RecipeError for a strategy, scorer or control that there is none of, or that do not go together."""
-        reading_of(self.scorer, strategy_of(self.strategy), self.answer_form)
+        reading_of(self.scorer, self.envelope, self.answer_form)
+        if self.controls.forced_answer:
+            check_forcing(self.envelope)
         chosen = [control.name for control in controls_of(self.controls.names)]
         if self.scorer == "medr1" and "no-options" in chosen:
             raise RecipeError(

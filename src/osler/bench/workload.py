@@ -234,9 +234,9 @@ class ScriptedRewards(Scorer):
         super().__init__(*given)
         self._script = script()
 
-    def score(self, sample: Sample, completion: str) -> dict[str, Any]:
-        """As the recipe scores it, but for the total."""
-        return {**super().score(sample, completion), "reward": next(self._script)}
+    def score(self, *asked: Any) -> list[list[dict[str, Any]]]:
+        """As the recipe scores them, but for the totals."""
+        return [[{**row, "reward": next(self._script)} for row in group] for group in super().score(*asked)]
 
 
 def script() -> Iterator[float]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from osler import __version__
-from osler.cli import audit, cache, data, matrix, measuring, runs
+from osler.cli import audit, cache, comparing, data, matrix, measuring, runs, studies
 from osler.errors import OslerError
 
 app = typer.Typer(
@@ -47,9 +47,11 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 app.command()(runs.quickstart)
 app.command()(runs.train)
 app.command("eval")(runs.evaluate)
+app.command()(studies.study)
 app.command()(runs.score)
 app.command()(matrix.matrix)
 app.command()(runs.report)
+app.command()(comparing.compare)
 app.command("inspect-log")(runs.export)
 app.command()(audit.audit)
 app.command()(measuring.doctor)

@@ -19,7 +19,7 @@ def cache_build(
     as_json: Json = False,
 ) -> None:
     """Compute the features of every image of a recipe's rows; what is there already is left."""
-    from osler.config import load_recipe
+    from osler.recipe_files import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     calm()

@@ -69,12 +69,12 @@ def print_controls(summary: dict[str, Any]) -> None:
         print_table("Controls: accuracy in %, strict", tuple(rows[0]), [list(row.values()) for row in rows])
 
 
-def print_samples(summary: dict[str, Any] | None) -> None:
-    """Print what several completions a row come to; nothing where none were sampled."""
-    if summary:
-        shown = [(name, estimate(summary[name])) for name in ("acc_at_1", "pass_at_k", "majority", "brier", "aurc")]
-        ece = "-" if summary["ece"] is None else f"{100 * summary['ece']:.1f} %"
-        print_table(f"{summary['k']} completions a row", ("what", "value"), [*shown, ("ece", ece)])
+def print_measures(summary: dict[str, Any]) -> None:
+    """Print a table of each part of an evaluation's summary beyond its accuracy."""
+    from osler.measures import measures
+
+    for name, lines in measures(summary).items():
+        print_table(name, ("what", "value"), lines)
 
 
 def estimate(value: dict[str, Any] | None) -> str:

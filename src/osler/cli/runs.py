@@ -12,7 +12,7 @@ from osler.cli.output import (
     print_controls,
     print_evaluations,
     print_json,
-    print_samples,
+    print_measures,
     print_table,
     print_training,
 )
@@ -44,8 +44,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Run a recipe: one stage, or a chain of stages with the base and each stage evaluated."""
-    from osler.config import Chain, load_recipe
+    from osler.config import Chain
     from osler.errors import RecipeError
+    from osler.recipe_files import load_recipe
 
     if resume and out is None:
         raise RecipeError("--resume goes on with a run: name its folder with --out.")
@@ -87,6 +88,11 @@ def evaluate(
     max_rows_per_cell: Annotated[int | None, typer.Option(min=1, help="Rows a control: of each modality x type.")] = None,
     samples: Annotated[int | None, typer.Option(min=0, help="Completions a row, for Pass@K and calibration.")] = None,
     temperature: Annotated[float | None, typer.Option(help="At which those are sampled; 1.0.")] = None,
+    wording: Annotated[str | None, typer.Option(help="same, or medr1; default as trained.")] = None,
+    forced_answer: Annotated[
+        bool | None, typer.Option("--forced-answer/--no-forced-answer", help="think_after: is the rationale post hoc?")
+    ] = None,
+    perplexity: Annotated[str | None, typer.Option(help="Causal text model that thoughts are scored under.")] = None,
     scorer: Annotated[str, typer.Option(help="osler, or medr1: as its released evaluation reads.")] = "osler",
     train: Annotated[str | None, typer.Option(help="Training rows for the floor, where osler did not train.")] = None,
     out: Out = None,
@@ -99,16 +105,17 @@ def evaluate(
     from osler.trial import Trial
 
     asked: dict[str, Any] = {"strategy": strategy, "answer_form": answer_form, "max_tokens": max_tokens}
-    asked |= {"batch_size": batch_size, "scorer": scorer}
+    asked |= {"batch_size": batch_size, "scorer": scorer, "wording": wording}
     trial = Trial.of_model(model).with_changes(**asked)
-    trial = trial.with_controls(controls, max_rows_per_cell=max_rows_per_cell, samples=samples, temperature=temperature)
+    more = {"max_rows_per_cell": max_rows_per_cell, "samples": samples, "temperature": temperature}
+    trial = trial.with_controls(controls, **more, forced_answer=forced_answer, perplexity=perplexity)
     run = pipeline.evaluate(model, data, trial, split, out, resume=resume, train=train)
     if as_json:
         print_json({"run": str(run.path), **run.summary})
         return
     print_evaluations({run.manifest["model"]["label"]: run.summary})
     print_controls(run.summary)
-    print_samples(run.summary["samples"])
+    print_measures(run.summary)
     for axis in ("modality", "question_type", "source"):
         print_evaluations(run.summary[f"by_{axis}"], title=f"by {axis.replace('_', ' ')}")
     typer.echo(str(run.path))

@@ -4,6 +4,13 @@
     phantoms | phantoms:SEED                     drawn, not read
     {name: jsonl, path: ..., images: ...}        the same in a recipe
     {name: phantoms, seed: 0, train: 400, val: 60, test: 240}    how many images of each split
+    {name: phantoms, mark: {train: with, test: against}, mark_share: 0.9}    what their marks say (osler.drawing.marks)
+    {name: phantoms, grain: 60}                  images that are 60 % noise
+
+A mapping may also say which of the rows are kept, first by `where`, then by `limit`:
+
+    where: {modality: CT, question_type: [disease, anatomy]}    rows that agree with every key; of a list any value will do
+    limit: 500 | {train: 10000, test: 7000}    at most so many rows of each split, or of those named, drawn by `seed`
 
 The text is taken literally, nothing is unquoted; the last `?images=` separates, and a path that itself holds one is given
 as a mapping. A relative path is looked for from the working directory, then below the folder that OSLER_DATA names.
@@ -14,29 +21,35 @@ A new data set is one file and one line in `DATASETS`. One that lives elsewhere 
 
 import os
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, NonNegativeInt, ValidationError
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass
 
 from osler.datasets import phantoms
-from osler.datasets.samples import Samples
+from osler.datasets.samples import Samples, known_modality, known_question_type
 from osler.errors import DataError, unknown
-from osler.schema import Sample
+from osler.schema import Kind, Sample
 
-_FILE_KEYS = ("name", "path", "images")
-_PHANTOM_KEYS = ("name", "seed", *phantoms.IMAGES)
+_ROW_KEYS = ("where", "limit", "seed")
+_FILE_KEYS = ("name", "path", "images", *_ROW_KEYS)
+_PHANTOM_KEYS = ("name", *phantoms.IMAGES, "mark", "mark_share", "grain", *_ROW_KEYS)
 _FUNCTION = re.compile(r"(?P<name>[^\W\d][\w.]*:[^\W\d]\w*)(?:(?P<colon>:)(?P<path>.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True))
 class DataSpec:
-    """Which data set, and where: `path` and the `images` root for files; the rest for phantoms."""
+    """Which data set, and where: `path` and the `images` root for files; images of each split and marks for phantoms.
+
+    `where` and `limit` say which rows are kept; `seed` is that of the limit, and of the drawing.
+    """
 
     name: str
     path: str | None = None
@@ -45,6 +58,11 @@ class DataSpec:
     train: NonNegativeInt | None = None
     val: NonNegativeInt | None = None
     test: NonNegativeInt | None = None
+    mark: str | dict[str, str] = "none"
+    mark_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    grain: Annotated[int, Field(ge=0, le=99)] = 0
+    where: dict[str, str | list[str]] | None = None
+    limit: PositiveInt | dict[str, PositiveInt] | None = None
 
     def files(self, suffix: str) -> list[Path]:
         """The file at `path`, or every file below it that ends in `suffix`, sorted. Errors: DataError where there is none."""
@@ -62,7 +80,8 @@ class DataSpec:
 def draw(spec: DataSpec) -> Iterable[Sample]:
     """The drawn samples of `spec.seed`, as many images of each split as it says."""
     named = {split: getattr(spec, split) for split in phantoms.IMAGES}
-    return phantoms.samples(spec.seed, {split: phantoms.IMAGES[split] if n is None else n for split, n in named.items()})
+    images = {split: phantoms.IMAGES[split] if n is None else n for split, n in named.items()}
+    return phantoms.samples(spec.seed, images, phantoms.plantings_of(spec.mark), spec.mark_share, spec.grain)
 
 
 Adapter = Callable[[DataSpec], Iterable[Sample]]
@@ -71,6 +90,8 @@ DATASETS: dict[str, str | Adapter] = {
     "jsonl": "osler.datasets.jsonl:read",
     "medr1": "osler.datasets.medr1:read",
     "phantoms": draw,
+    "pmc_vqa": "osler.datasets.pmc_vqa:read",
+    "pmc_vqa_usable": "osler.datasets.pmc_vqa:read_usable",
     "slake": "osler.datasets.slake:read",
     "vqa_med_2019_rad": "osler.datasets.vqa_rad:read_vqa_med",
     "vqa_rad": "osler.datasets.vqa_rad:read",
@@ -78,10 +99,18 @@ DATASETS: dict[str, str | Adapter] = {
 
 
 def load_data(spec: str | Mapping[str, Any] | DataSpec) -> Samples:
-    """The samples that `spec` stands for, every row checked. Errors: DataError, with file and row where it is about a row."""
+    """The samples that `spec` stands for, every row checked, also those that `where` and `limit` then leave out.
+
+    Errors: DataError, with file and row where it is about a row; where no row is left it says what there was.
+    """
     known = spec if isinstance(spec, DataSpec) else parse_spec(spec)
     read = find_adapter(known.name)
-    return Samples.of(read(replace(known, path=_located(known.path), images=_located(known.images))))
+    with _named(known):
+        wanted = _wanted(known.where or {})
+    samples = Samples.of(read(replace(known, path=_located(known.path), images=_located(known.images))))
+    with _named(known):
+        samples = _matching(samples, wanted) if wanted else samples
+        return samples if known.limit is None else _limited(samples, known.limit, known.seed)
 
 
 def parse_spec(spec: str | Mapping[str, Any]) -> DataSpec:
@@ -98,6 +127,60 @@ def parse_spec(spec: str | Mapping[str, Any]) -> DataSpec:
     if colon:
         parts |= {"seed": _seed(spec, path)} if name == "phantoms" else {"path": path}
     return _checked(parts | ({"images": images} if mark else {}))
+
+
+def _known_kind(label: str) -> Kind:
+    if label not in set(Kind):
+        raise DataError(unknown("kind", label, Kind))
+    return Kind(label)
+
+
+_VALUE_OF: dict[str, Callable[[str], str]] = {
+    "modality": known_modality,
+    "question_type": known_question_type,
+    "kind": _known_kind,
+    "source": str,  # the rows say which there are of these two
+    "language": str,
+}
+"""The keys of `where`, and the value that a spelling stands for, which a row has in the field of that name."""
+
+
+def _wanted(where: Mapping[str, str | list[str]]) -> dict[str, set[str]]:
+    """By key of `where` the values that will do. Errors: DataError for a key or value that is unknown, with the nearest."""
+    if odd := next((key for key in where if key not in _VALUE_OF), None):
+        raise DataError(f"where: {unknown('key', odd, _VALUE_OF)}")
+    listed = {key: [given] if isinstance(given, str) else given for key, given in where.items()}
+    return {key: {str(_VALUE_OF[key](label)) for label in labels} for key, labels in listed.items()}
+
+
+def _matching(samples: Samples, wanted: Mapping[str, set[str]]) -> Samples:
+    """The rows that agree with every key, at least one. Errors: DataError; for a source or language that no row has."""
+    values = [{key: str(getattr(row, key)) for key in wanted} for row in samples]
+    there = {key: Counter(row[key] for row in values) for key in wanted}
+    for key in {"source", "language"} & wanted.keys():
+        if absent := min(wanted[key] - there[key].keys(), default=None):
+            raise DataError(f"where: {unknown(key, absent, there[key])}")
+    kept = [at for at, row in enumerate(values) if all(row[key] in wanted[key] for key in wanted)]
+    if not kept:
+        asked = " and ".join(f"{key} {' or '.join(sorted(wanted[key]))}" for key in wanted)
+        counts = "; ".join(f"by {key} {dict(sorted(there[key].items()))}" for key in wanted)
+        raise DataError(f"where: none of the {len(samples)} rows has {asked}. There are {counts}.")
+    return samples.take(kept)
+
+
+def _limited(samples: Samples, limit: int | Mapping[str, int], seed: int) -> Samples:
+    """At most `limit` rows of each split, in their order. Errors: DataError for a split that no row has.
+
+    Every row has a number by `seed` and its id, and the lowest are kept: rows are drawn evenly, whatever their order and
+    whatever other rows there are, and a larger limit keeps what a smaller one did.
+    """
+    numbered: defaultdict[str, list[tuple[bytes, int]]] = defaultdict(list)
+    for at, row in enumerate(samples):
+        numbered[row.split or "none"].append((sha256(f"{seed} {row.id}".encode()).digest(), at))
+    most = dict.fromkeys(numbered, limit) if isinstance(limit, int) else dict(limit)
+    if absent := next((split for split in most if split not in numbered), None):
+        raise DataError(f"limit: {unknown('split', absent, numbered)} Where rows have none, give one number.")
+    return samples.take(sorted(at for split, rows in numbered.items() for _, at in sorted(rows)[: most.get(split)]))
 
 
 def find_adapter(name: str) -> Adapter:
@@ -135,6 +218,15 @@ def at_row(file: Path, number: int) -> Iterator[None]:
         yield
     except (DataError, ValidationError) as error:
         raise DataError.at(file, number, _sentence(error)) from error
+
+
+@contextmanager
+def _named(spec: DataSpec) -> Iterator[None]:
+    """Whatever is found wrong with `spec` inside the block is a DataError that begins with its name and path."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{spec.name}{f':{spec.path}' if spec.path else ''}, {error}") from error
 
 
 def _sentence(error: DataError | ValidationError) -> str:

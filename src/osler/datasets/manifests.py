@@ -21,7 +21,7 @@ from osler.datasets import jsonl
 from osler.datasets.load import DataSpec
 from osler.datasets.samples import Samples
 from osler.errors import DataError
-from osler.images import BLANK, NOISE, PHANTOM
+from osler.images import MADE, PHANTOM
 from osler.runs import require_free, write_json, write_whole
 from osler.schema import Sample, fold_text
 
@@ -109,9 +109,9 @@ def _written(image: str, root: str | None) -> str:
     """The reference to `image`: absolute, or below `root`; a drawn one is its own. Errors: DataError."""
     if image.startswith(PHANTOM):
         return image
-    if image.startswith((BLANK, NOISE)):
+    if image.startswith(MADE):
         raise DataError(
-            f"{image} is no image of a data set but a control's, which a manifest cannot hold. Write the originals."
+            f"{image} is no image of a data set but made from one, which a manifest cannot hold. Write the originals."
         )
     path = os.path.abspath(image)
     if root is None:

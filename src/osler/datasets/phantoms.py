@@ -5,17 +5,23 @@ among the options that it stands in, so an attacker who never sees the image sta
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 
-from osler.drawing import ANATOMY, GRADES, LOCATIONS, Case, phantom_case, phantom_generator
+from osler.drawing.marks import PLANTINGS, Mark, Planting, mark_of
+from osler.drawing.phantoms import ANATOMY, GRADES, LOCATIONS, Case, diagnoses, phantom_case, phantom_generator
+from osler.errors import DataError, unknown
+from osler.images import grainy_of, marked_with
 from osler.schema import Kind, Sample
 from osler.taxonomy import Modality, QuestionType
 
 IMAGES: Mapping[str, int] = MappingProxyType({"train": 400, "val": 60, "test": 240})
 """Images of each split, unless a caller says otherwise."""
+
+UNMARKED: Mapping[str, Planting] = MappingProxyType({})
+"""What marks say in each split, unless a caller says otherwise: there are none."""
 
 _NEVER_BESIDE = {
     one: other
@@ -45,22 +51,51 @@ class _Question:
     needs_lesion: bool = False
 
 
-def samples(seed: int, images: Mapping[str, int] = IMAGES) -> Iterator[Sample]:
+def samples(
+    seed: int,
+    images: Mapping[str, int] = IMAGES,
+    plantings: Mapping[str, Planting] = UNMARKED,
+    mark_share: float = 1.0,
+    grain: int = 0,
+) -> Iterator[Sample]:
     """Every question about the first images of each split: three for a normal one, five where there is a lesion.
 
+    `plantings` says by split what the images' marks say (osler.drawing.marks), and `mark_share` how many of train and val agree
+    under `with`; in test all do. `grain` is the percentage of noise in every image, below the mark.
     Errors: DataError for a split that phantoms do not have, or a bad seed.
     """
     for split, count in images.items():
-        for index in range(count):
-            yield from questions(f"phantom:{split}/{seed}/{index}")
+        share = 1.0 if split == "test" else mark_share
+        for reference in (f"phantom:{split}/{seed}/{index}" for index in range(count)):
+            yield from questions(reference, mark_of(reference, plantings.get(split, "none"), share), grain)
 
 
-def questions(reference: str) -> Iterator[Sample]:
-    """The questions about one phantom. Errors: DataError for a bad reference."""
+def plantings_of(mark: str | Mapping[str, str]) -> dict[str, Planting]:
+    """What marks say in each split: `mark` itself, or what it says of the split.
+
+    val is as train unless it is named, since training is stopped on it; in a split that is not named there are no marks.
+    Errors: DataError for a split or planting that is unknown.
+    """
+    said = dict.fromkeys(IMAGES, mark) if isinstance(mark, str) else {"val": mark.get("train", "none"), **mark}
+    for split, planting in said.items():
+        if split not in IMAGES:
+            raise DataError(f"mark: {unknown('split', split, IMAGES)}")
+        if planting not in PLANTINGS:
+            raise DataError(f"mark: {unknown('planting', planting, PLANTINGS)}")
+    return {split: known for split, planting in said.items() for known in PLANTINGS if known == planting}
+
+
+def questions(reference: str, mark: Mark | None = None, grain: int = 0) -> Iterator[Sample]:
+    """The questions about one phantom, which shows `mark` and so much `grain`. Errors: DataError for a bad reference.
+
+    Ids, groups and texts are the same with a mark or grain and without, so that rows pair up.
+    """
     case = phantom_case(reference)
     for question_type, question in QUESTIONS.items():
         if case.has_lesion or not question.needs_lesion:
-            yield _sample(reference, case, question_type, question)
+            row = _sample(reference, case, question_type, question)
+            row = replace(row, images=(grainy_of(reference, grain),)) if grain else row
+            yield _marked(row, mark) if mark else row
 
 
 def describe(case: Case) -> list[tuple[str, str]]:
@@ -68,6 +103,12 @@ def describe(case: Case) -> list[tuple[str, str]]:
     seen = [question for question in QUESTIONS.values() if case.has_lesion or not question.needs_lesion]
     findings = [str(getattr(case, question.finding)) for question in seen]
     return [(finding, question.rationale.format(finding)) for finding, question in zip(findings, seen, strict=True)]
+
+
+def _marked(row: Sample, mark: Mark) -> Sample:
+    """`row` with `mark` on its image; its `extra` says which diagnosis the mark names, and whether that is the right one."""
+    extra = {**row.extra, "mark": mark.diagnosis, "mark_agrees": mark.agrees}
+    return replace(row, images=tuple(marked_with(image, mark.glyph) for image in row.images), extra=extra)
 
 
 def _sample(reference: str, case: Case, question_type: QuestionType, question: _Question) -> Sample:
@@ -104,7 +145,7 @@ def _anatomies(case: Case, rng: np.random.Generator) -> list[str]:
 
 
 def _diseases(case: Case, rng: np.random.Generator) -> list[str]:
-    return [*ANATOMY[case.modality][case.anatomy], "normal"]
+    return list(diagnoses(case.modality, case.anatomy))
 
 
 def _grades(case: Case, rng: np.random.Generator) -> list[str]:

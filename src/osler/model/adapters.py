@@ -1,6 +1,7 @@
-"""LoRA adapters on disk: found, checked, merged; and the configuration of a fresh one."""
+"""What is trained: a fresh LoRA or all weights; and both on disk, found, checked, merged."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors import SafetensorError
 
 from osler.config import LoraSettings
 from osler.errors import ModelError, RunError, unknown
+from osler.model.attention import base_model
 from osler.model.family import VLM
 from osler.runs import Run
 
@@ -31,6 +33,16 @@ def lora_config(vlm: VLM, lora: LoraSettings) -> LoraConfig:
     )
 
 
+def unfreeze(model: Any, train_vision: str) -> Any:
+    """`model` with all of its language model open to training, and of the tower what `train_vision` says: none, merger, all."""
+    visual = base_model(model).model.visual
+    model.requires_grad_(True)
+    visual.requires_grad_(train_vision == "all")
+    if train_vision == "merger":
+        visual.merger.requires_grad_(True)
+    return model
+
+
 def save_adapter(model: Any, folder: Path, start: str) -> None:
     """Write the adapter of the PEFT model `model` to `folder`, naming `start`, what it was trained on top of, as its base.
 
@@ -41,10 +53,24 @@ def save_adapter(model: Any, folder: Path, start: str) -> None:
     model.save_pretrained(str(folder), save_embedding_layers=False)  # "auto" would ask the hub
 
 
-def save_model(vlm: VLM, folder: Path) -> None:
-    """Write the whole model and its processor to `folder`, a checkpoint in transformers' layout."""
-    vlm.model.save_pretrained(str(folder), safe_serialization=True)
+def save_model(vlm: VLM, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write the whole model and its processor to `folder`, a checkpoint in transformers' layout; its weights as `dtype`."""
+    with _rounded(vlm.model, dtype or vlm.model.dtype):
+        vlm.model.save_pretrained(str(folder), safe_serialization=True)
     vlm.processor.save_pretrained(str(folder))
+
+
+@contextmanager
+def _rounded(model: Any, dtype: torch.dtype) -> Iterator[None]:
+    """Inside, the floating parameters are of `dtype`; afterwards each is what it was, to the bit."""
+    own = [(parameter, parameter.data) for parameter in model.parameters() if parameter.is_floating_point()]
+    try:
+        for parameter, data in own:
+            parameter.data = data.to(dtype)
+        yield
+    finally:
+        for parameter, data in own:
+            parameter.data = data
 
 
 def merge_adapter(vlm: VLM, adapter: Path) -> Any:

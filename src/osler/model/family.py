@@ -64,6 +64,29 @@ class VLM:
         return ends
 
 
+TURNS = """\
+{%- for message in messages -%}
+{%- if loop.first and message['role'] != 'system' -%}
+{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}
+{%- endif -%}
+{{ '<|im_start|>' + message['role'] + '\\n' }}
+{%- if message['content'] is string -%}{{ message['content'] }}
+{%- else -%}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>
+{%- elif part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{{ '<|im_end|>\\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
+"""
+"""The turns of a conversation as Qwen's instruct models take them, for checkpoints whose own template takes none."""
+
+TURN_END = "<|im_end|>"
+"""What ends a turn."""
+
+
 def chat(question: str, images: Sequence[Any]) -> list[dict[str, Any]]:
     """The user's turn as messages: the images first, then `question`."""
     content = [{"type": "image", "image": image} for image in images] + [{"type": "text", "text": question}]

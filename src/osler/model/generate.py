@@ -225,7 +225,8 @@ def generate(
     """One completion a prompt, in the order of `prompts`, which are read as they are needed; greedy without a `temperature`.
 
     Special tokens other than the ends are banned. Equal prompts in a row are prefilled once; each completion draws by a seed of
-    its own, of `seed` and its place. Without a `store` of features they are kept in RAM for this call.
+    its own, of `seed` and its place. Where a prompt says how its completion begins, the completion is what the model adds.
+    Without a `store` of features they are kept in RAM for this call.
     """
     vlm.model.eval()
     store = store or FeatureStore(vlm, FeatureSettings(disk_gb=0))

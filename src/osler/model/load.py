@@ -6,15 +6,21 @@
     peft:DIR                    a PEFT adapter merged into the base that it names
 
 Processors are built without the video half, which is all that needs torchvision.
+
+A base model, one that was never taught to converse, is asked in the same turns as an instruct model, so that two starts differ
+in their weights alone. The published Qwen2-VL base needs two things for that, and gets them here: its chat template takes no
+turns (it would make an empty prompt of them), and its configuration does not know the end of a turn as an end.
 """
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
+from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, Qwen2VLImageProcessorPil, Qwen2VLProcessor
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import cached_file
@@ -22,7 +28,8 @@ from transformers.utils import cached_file
 from osler.config import ImageSettings
 from osler.errors import ModelError, unknown
 from osler.model.adapters import UNREADABLE, is_model, merge_adapter, peft_base, reason, some, split_step, weights_of
-from osler.model.family import FAMILIES, VLM, Family
+from osler.model.family import FAMILIES, TURN_END, TURNS, VLM, Family, chat
+from osler.progress import console
 from osler.runs import Run
 
 torch.backends.cuda.enable_cudnn_sdp(False)  # it builds a plan for each new shape, and here nearly every shape is new
@@ -109,6 +116,9 @@ def load_processor(path: str, images: ImageSettings) -> ImageOnlyProcessor:
     tokenizer = _load_tokenizer(path)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = _processors_template(path)
+    if not _takes_turns(path, tokenizer):
+        _say_other_turns(path)
+        tokenizer.chat_template = TURNS
     largest = min(images.max_pixels, image_processor.size["longest_edge"])
     smallest = min(max(images.min_pixels, image_processor.size["shortest_edge"]), largest)
     image_processor.size = {"shortest_edge": smallest, "longest_edge": largest}
@@ -138,6 +148,26 @@ def _processors_template(path: str) -> str:
             f"({reason(error)}). Use an instruct checkpoint, or copy chat_template.json from one."
         ) from error
     return template
+
+
+def _takes_turns(path: str, tokenizer: Any) -> bool:
+    """Whether the chat template of `tokenizer` makes of a user's turn a prompt with its image and its text in their order.
+
+    Errors: ModelError where it cannot be used at all.
+    """
+    probe = "What is shown?"
+    try:
+        text = tokenizer.apply_chat_template(chat(probe, ["image"]), add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        raise ModelError(f"{path}: its chat template cannot be used ({reason(error)}). Copy it again.") from error
+    return text.count("<|image_pad|>") == 1 and probe in text.partition("<|image_pad|>")[2]
+
+
+@cache
+def _say_other_turns(path: str) -> None:
+    """Once a process."""
+    text = f"{path}: its chat template takes no turns, as a base model's; it is asked in those of Qwen's instruct models."
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def family_of(path: str) -> Family:
@@ -193,5 +223,9 @@ def dtype_of(name: str, device: str) -> torch.dtype:
 def _pinned_generation(own: GenerationConfig, tokenizer: Any) -> GenerationConfig:
     """A generation config with token ids only. A checkpoint's own sampling defaults (Qwen2-VL's are all but greedy) would
     otherwise fill every field that a caller leaves open."""
-    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id or tokenizer.eos_token_id]
+    end = tokenizer.eos_token_id if own.eos_token_id is None else own.eos_token_id
+    ends = end if isinstance(end, list) else [end]
+    turn_end = tokenizer.get_vocab().get(TURN_END)
+    if turn_end is not None and turn_end not in ends:
+        ends = [turn_end, *ends]  # a base model's own ends are those of a text, and training teaches turns
     return GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, bos_token_id=own.bos_token_id)

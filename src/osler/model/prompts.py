@@ -13,8 +13,8 @@ from osler.model.attention import base_model
 from osler.model.family import VLM, chat
 from osler.model.features import Features, FeatureStore, ImageLike
 
-Prompt = tuple[str, Sequence[ImageLike]]
-"""The user's text, and the images (references, or PIL) that stand before it."""
+Prompt = tuple[str, Sequence[ImageLike]] | tuple[str, Sequence[ImageLike], str]
+"""The user's text, and the images (references, or PIL) that stand before it; a third part is how the completion begins."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +40,27 @@ class Encoded:
 
 
 def encode(vlm: VLM, store: FeatureStore, prompt: Prompt) -> Encoded:
-    """`prompt` encoded, on the CPU; the features come from `store`.
+    """`prompt` encoded, on the CPU; the features come from `store`. What its completion begins with is tokenised by itself.
 
     Errors: DataError where an image cannot be opened, or the text itself holds the token that stands for an image.
     """
-    text, images = prompt
+    text, images = prompt[:2]
     features = tuple(store.of(image) for image in images)
     ids = token_ids(vlm, text, [one.grid for one in features])
-    return Encoded(torch.tensor(ids), _positions(vlm, ids, [one.grid for one in features]), features)
+    asked = Encoded(torch.tensor(ids), _positions(vlm, ids, [one.grid for one in features]), features)
+    return (
+        begun(asked, vlm.processor.tokenizer(prompt[2], add_special_tokens=False)["input_ids"]) if len(prompt) == 3 else asked
+    )
+
+
+def begun(prompt: Encoded, ids: Sequence[int]) -> Encoded:
+    """`prompt` and the first tokens of its completion, `ids`, so that whoever completes it goes on from there.
+
+    Hand in the ids that a model said itself to have it say the rest of it: text that is tokenised anew may be cut elsewhere.
+    """
+    added = torch.tensor(ids, dtype=prompt.ids_S.dtype)
+    positions_3T = (prompt.next_position + torch.arange(len(added))).expand(3, -1)
+    return Encoded(torch.cat([prompt.ids_S, added]), torch.cat([prompt.positions_3S, positions_3T], 1), prompt.images)
 
 
 def processor_inputs(vlm: VLM, prompts: Sequence[tuple[str, Sequence[Image]]]) -> Any:

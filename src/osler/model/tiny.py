@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from osler.datasets.phantoms import describe, samples
-from osler.drawing import phantom_case
+from osler.drawing.phantoms import phantom_case
 from osler.images import open_image
 from osler.model.family import FAMILIES, VLM
 from osler.model.generate import generate

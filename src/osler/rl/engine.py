@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from osler.config import Recipe
 from osler.errors import RecipeError
+from osler.images import blank_of
 from osler.model.attention import base_model
 from osler.model.family import VLM
 from osler.model.features import FeatureStore
@@ -24,6 +25,7 @@ from osler.progress import bar, console
 from osler.rl.checkpoint import State, load_state, random_state, save_checkpoint, set_random_state
 from osler.rl.learner import Learner
 from osler.rl.objective import Objective, Totals, clipped, importance_weights, kl_k3, log_ratio, policy_loss
+from osler.rl.reliance import VISUAL_RELIANCE, Reliance
 from osler.rl.rollout import Batch, Roller
 from osler.rl.scoring import Scorer
 from osler.runs import Run
@@ -41,7 +43,9 @@ class Engine:
         self.recipe, objective = recipe, recipe.objective
         self.learner = Learner(recipe, vlm)
         self.store = FeatureStore(self.learner.vlm, recipe.features, trained=recipe.train_vision != "none")
-        self.roller = Roller(recipe, self.learner.vlm, samples, self.store, Scorer(recipe, strategy, grader))
+        self.reliance = self._reliance(strategy) if VISUAL_RELIANCE in {reward.name for reward in recipe.rewards} else None
+        scorer = Scorer(recipe, strategy, grader)
+        self.roller = Roller(recipe, self.learner.vlm, samples, self.store, scorer, self.reliance)
         fields = ("std_norm", "length_norm", "clip_low", "clip_high", "beta", "ratio")
         self.objective = Objective(**{name: getattr(objective, name) for name in fields}, max_tokens=recipe.rollout.max_tokens)
         self.batch: Batch | None = None
@@ -80,6 +84,7 @@ class Engine:
         rows: list[dict[str, Any]] = []
         self.steps += 1
         if self.batch is None or self.batch.used == self.recipe.objective.num_iterations:
+            self.roller.scorer.begin(self.steps - 1)
             with self.learner.sampling():
                 self.batch, dropped, metrics = self.roller.draw()
             rows = [{"step": self.steps, **row} for row in dropped] + self.batch.rows(self.steps)
@@ -176,6 +181,10 @@ class Engine:
         rows = [torch.tensor(one.logps, dtype=torch.float64) for n in numbers for one in batch.groups[n].sampled]
         return pad_sequence(rows, batch_first=True).to(like_RT)
 
+    def _reliance(self, strategy: Strategy) -> Reliance:
+        temperature, micro_tokens = self.recipe.rollout.temperature, self.recipe.micro_tokens or MICRO_TOKENS
+        return Reliance(self.learner.vlm, self.store, strategy, temperature, micro_tokens)
+
     def _prepare(self) -> None:
         """Compute the features of all images that will be seen, look whether the largest group fits, and let the tower go."""
         recipe, roller = self.recipe, self.roller
@@ -184,6 +193,8 @@ class Engine:
         places = min(drawn, len(roller.samples))
         visited = [roller.sample_at(place) for place in range(places)]
         images = list(dict.fromkeys(image for sample in visited for image in sample.images))
+        if self.reliance:
+            images += [blank_of(image) for image in images]
         if recipe.micro_tokens:
             self._check_group(visited)
         if not self.store.cached:
@@ -213,8 +224,7 @@ class Engine:
             )
 
     def _prompt_length(self, sample: Sample, grids: list[tuple[int, int, int]]) -> int:
-        text, _ = self.roller.prompt(sample)
-        return len(token_ids(self.roller.vlm, text, grids))
+        return len(token_ids(self.roller.vlm, self.roller.prompt(sample)[0], grids))
 
     def _wait(self) -> None:
         if self.learner.vlm.device.type == "cuda":
@@ -226,7 +236,7 @@ class Engine:
         randoms, random_rest = random_state()
         unused = self.batch is not None and self.batch.used < self.recipe.objective.num_iterations
         counts = {"steps": self.steps, "tokens": self.tokens, "place": self.roller.place}
-        rest = {**counts, "optimizer": optimizer, "random": random_rest}
+        rest = {**counts, "optimizer": optimizer, "random": random_rest, "constant": dict(self.roller.scorer.constant)}
         return weights | randoms, {**rest, "batch": self.batch.to_json() if self.batch and unused else None}
 
     def load_state_dict(self, state: State) -> None:
@@ -235,4 +245,5 @@ class Engine:
         self.learner.load_state_dict(tensors, rest["optimizer"])
         self.steps, self.tokens, self.roller.place = (rest[key] for key in ("steps", "tokens", "place"))
         self.batch = self.roller.restore(rest["batch"]) if rest["batch"] else None
+        self.roller.scorer.constant |= rest.get("constant", {})  # states written before it was kept lack it
         set_random_state(tensors, rest["random"])

@@ -7,6 +7,7 @@
     Dr. GRPO  Liu et al. 2025 (arXiv 2503.20783), eq. 3; Zhu et al. std_norm none    length_norm constant
     DAPO      Yu et al. 2025 (arXiv 2503.14476), eq. 8              std_norm group   length_norm token   clip_high 0.28, beta 0
     GSPO      Zheng et al. 2025 (arXiv 2507.18071), eq. 5 and 7     ratio sequence
+    GDPO      arXiv 2601.05242: several rewards, each normalised    aggregation gdpo
 
 A completion that could not be scored has the reward NaN: it leaves its group's mean and standard deviation, its advantage is
 0, and its tokens still count in the loss's denominator.
@@ -58,6 +59,24 @@ def group_advantages(rewards_PG: Tensor, std_norm: str) -> Tensor:
     elif std_norm == "batch":
         centred_PG = centred_PG / (nan_std(rewards_PG.reshape(1, -1)) + EPS)
     return centred_PG.nan_to_num(0.0)
+
+
+def gdpo_advantages(rewards_PGK: Tensor, weights_K: Tensor) -> Tensor:
+    """Each of K rewards normalised within its group, their weighted sum normalised over all P G; shape (P, G).
+
+    So a reward of little spread, or a rare one, is not drowned by another (GDPO, arXiv 2601.05242; as TRL's
+    `normalize_then_sum` computes it, EPS beside each deviation). 0 where all K are NaN, and exactly 0 in a group in which no
+    reward has spread: the mean over all P G is 0 but for rounding, which must not teach.
+    """
+    P, G, K = rewards_PGK.shape
+    rewards_RG = rewards_PGK.transpose(1, 2).reshape(P * K, G)
+    normal_RG = (rewards_RG - rewards_RG.nanmean(1, keepdim=True)) / (nan_std(rewards_RG) + EPS)
+    normal_PGK = normal_RG.reshape(P, K, G).transpose(1, 2)
+    summed_PG = (normal_PGK * weights_K).nansum(2)
+    summed_PG[rewards_PGK.isnan().all(2)] = torch.nan
+    advantages_PG = (summed_PG - summed_PG.nanmean()) / (nan_std(summed_PG.reshape(1, -1)) + EPS)
+    taught_P1 = normal_PGK.nan_to_num(0.0).any(2).any(1)[:, None]
+    return torch.where(taught_P1, advantages_PG.nan_to_num(0.0), 0.0)
 
 
 def nan_std(rewards_PG: Tensor) -> Tensor:

@@ -1,47 +1,178 @@
 """Completions to rewards, in both engines: parsed, judged, every part of the reward and their weighted total."""
 
-from collections.abc import Iterable
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from osler.config import Recipe
-from osler.rewards import reward_of, total
-from osler.schema import Grader, Sample
+from osler.errors import RunError
+from osler.progress import console
+from osler.rewards.answered import Answered
+from osler.rewards.terms import Term, terms_of, total
+from osler.rewards.users import called, columns_of, numbers
+from osler.schema import Completion, Grader, Sample
 from osler.strategies import Strategy
 
 GRID = 2**16
-"""Totals are rounded to 1/GRID: the float32 mean of equal ones is then exact, and a group without spread has none at all."""
+"""Rewards are rounded to 1/GRID: the float32 mean of equal ones is then exact, and a group without spread has none at all."""
+
+CONSTANT_STEPS = 20
+"""So many steps running without spread in any group, and a reward is called constant."""
+
+Row = dict[str, Any]
+Scores = Sequence[Sequence[Mapping[str, float | None]]]
+"""For each completion of each group what the engine measured beforehand, by name."""
+
+
+@dataclass(frozen=True)
+class StepState:
+    """Where training stands, under TRL's names: steps made before this one, and all that will be made."""
+
+    global_step: int
+    max_steps: int
+
+
+def on_grid(value: float) -> float:
+    """`value` to the nearest 1/GRID."""
+    return round(value * GRID) / GRID
 
 
 class Scorer:
-    """What a recipe pays for a completion."""
+    """What a recipe pays for completions, and what it notes beside them.
+
+    `apart` names the rewards that are normalised each by itself (aggregation gdpo); it is empty where their sum is. `constant`
+    counts for each reward the steps running in which no group had any spread.
+    """
 
     def __init__(self, recipe: Recipe, strategy: Strategy, grader: Grader) -> None:
         self.strategy, self.grader, self.answer_form = strategy, grader, recipe.answer_form
-        self.names = [reward.name for reward in recipe.rewards]
-        self.rewards = [reward_of(name) for name in self.names]
-        self.weights = [reward.weight for reward in recipe.rewards]
+        self.terms = terms_of(recipe)
+        paid = {term.name: term.weight for term in self.terms if term.weight}
+        self.apart = paid if recipe.objective.aggregation == "gdpo" else {}
+        self.constant = dict.fromkeys(paid, 0)
+        self.state: Any = StepState(0, recipe.max_steps)
+        self._noted: defaultdict[str, list[float]] = defaultdict(list)
 
-    def score(self, sample: Sample, completion: str) -> dict[str, Any]:
-        """A row for rollouts.jsonl, with each part of the reward and the total; None where it could not be scored."""
-        parsed = self.strategy.parse(completion)
-        verdict = self.grader(sample, parsed)
-        parts = [reward(sample, parsed, verdict, {}) for reward in self.rewards]
-        reward = total(parts, self.weights)
+    def begin(self, step: int) -> None:
+        """Tell rewards that `step` steps have been made."""
+        self.state = StepState(step, self.state.max_steps)
+
+    def score(
+        self,
+        samples: Sequence[Sample],
+        completions: Sequence[Sequence[Completion]],
+        ids: Sequence[Sequence[Sequence[int]]],
+        scores: Scores | None = None,
+    ) -> list[list[Row]]:
+        """Rows for rollouts.jsonl, group by group: each part of the reward and the total, None where it could not be scored.
+
+        `completions` are groups, one a sample, `ids` their tokens. Errors: RunError where a reward raises, or returns what is
+        no finite number; it names the reward and the row.
+        """
+        known: Scores = scores or [[{}] * len(group) for group in completions]
+        answered = [
+            self._read(sample, completion, score)
+            for sample, group, found in zip(samples, completions, known, strict=True)
+            for completion, score in zip(group, found, strict=True)
+        ]
+        prompts = [self._prompt(s) for s, group in zip(samples, completions, strict=True) for _ in group]
+        columns = partial(columns_of, answered, prompts, [row for group in ids for row in group])
+        extra: dict[str, list[Any]] = {}
+        parts = {term.name: self._parts(term, answered, columns, extra) for term in self.terms}
+        rows = iter(
+            self._row(one, prompt, _at(parts, place), _at(extra, place))
+            for place, (one, prompt) in enumerate(zip(answered, prompts, strict=True))
+        )
+        return [[next(rows) for _ in group] for group in completions]
+
+    def _prompt(self, sample: Sample) -> str:
+        return self.strategy.question(sample, self.answer_form)
+
+    def _read(self, sample: Sample, completion: Completion, scores: Mapping[str, float | None]) -> Answered:
+        parsed = self.strategy.parse(completion.text)
+        return Answered(sample, completion, parsed, self.grader(sample, parsed), scores)
+
+    def _parts(
+        self, term: Term, answered: Sequence[Answered], columns: Callable[[], dict[str, Any]], extra: dict[str, list[Any]]
+    ) -> list[float | None]:
+        """What `term` pays for each completion, gated; `extra` takes what a user's function logs beside them."""
+        if term.own:
+            values = [term.function(one, **term.settings) for one in answered]
+        else:
+            logged: dict[str, Sequence[Any]] = {}
+            rest = {"trainer_state": self.state, "log_metric": self._log_metric, "log_extra": logged.__setitem__}
+            values = called(term.name, term.function, answered, columns(), {**rest, **term.settings})
+            extra |= {column: _logged(term.name, column, kept, len(answered)) for column, kept in logged.items()}
+        found = numbers(term.name, values, answered)
+        return [term.gated(value, one) for value, one in zip(found, answered, strict=True)]
+
+    def _row(self, answered: Answered, prompt: str, parts: dict[str, Any], extra: dict[str, Any]) -> Row:
+        reward = total(list(parts.values()), [term.weight for term in self.terms])
         return {
-            "sample_id": sample.id,
-            "images": list(sample.images),
-            "prompt": self.strategy.question(sample, self.answer_form),
-            "gold": verdict.gold,
-            "completion": completion,
-            "rewards": dict(zip(self.names, parts, strict=True)),
-            "reward": reward if reward is None else round(reward * GRID) / GRID,
+            "sample_id": answered.sample.id,
+            "images": list(answered.sample.images),
+            "prompt": prompt,
+            "gold": answered.verdict.gold,
+            "completion": answered.completion.text,
+            "rewards": parts,
+            "reward": None if reward is None else on_grid(reward),
+            **({"extra": extra} if extra else {}),
         }
 
-    def metrics(self, scored: Iterable[dict[str, Any]]) -> dict[str, float]:
-        """The mean of each part over the completions that have it, and how many have no total."""
-        rows, found = list(scored), {}
-        for name in self.names:
-            parts = [row["rewards"][name] for row in rows if row["rewards"][name] is not None]
-            if parts:
-                found[f"rewards/{name}"] = sum(parts) / len(parts)
-        return {**found, "unscored": sum(row["reward"] is None for row in rows)}
+    def _log_metric(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise ValueError(f"log_metric was given {value} as {name}")
+        self._noted[name].append(float(value))
+
+    def metrics(self, groups: Iterable[Sequence[Row]]) -> dict[str, float]:
+        """What a step's `groups` came to, under TRL's names; call it once a step, as it counts the steps without spread.
+
+        rewards/NAME and rewards/NAME/mean, over the completions that have the part; rewards/NAME/group_std, the mean over
+        groups of its standard deviation in them; what users' rewards logged; `unscored` completions; and alarms/NAME with the
+        steps that NAME has been constant for, in the step in which that is noticed.
+        """
+        rows, found = list(groups), {name: statistics.fmean(values) for name, values in self._noted.items()}
+        self._noted.clear()
+        for term in self.terms:
+            parts = [[row["rewards"][term.name] for row in group if row["rewards"][term.name] is not None] for group in rows]
+            spreads = [statistics.stdev(group) for group in parts if len(group) > 1]
+            if any(parts):
+                mean = statistics.fmean(part for group in parts for part in group)
+                found |= {f"rewards/{term.name}": mean, f"rewards/{term.name}/mean": mean}
+            if spreads:
+                found[f"rewards/{term.name}/group_std"] = statistics.fmean(spreads)
+                found |= self._alarm(term.name, any(spreads))
+        return {**found, "unscored": sum(row["reward"] is None for group in rows for row in group)}
+
+    def _alarm(self, name: str, spread: bool) -> dict[str, float]:
+        """The alarm of a reward that has been constant for CONSTANT_STEPS steps now, said once; else nothing."""
+        if name not in self.constant:
+            return {}
+        self.constant[name] = 0 if spread else self.constant[name] + 1
+        if self.constant[name] != CONSTANT_STEPS:
+            return {}
+        console.print(
+            f"warning: the reward {name} has been the same within every group for {CONSTANT_STEPS} steps, so that it teaches "
+            "nothing. Where it stands at its best it has done its work; else give rows on which completions differ, a higher "
+            "rollout.temperature, or another form of the reward.",
+            style="yellow",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        return {f"alarms/{name}": CONSTANT_STEPS}
+
+
+def _at(columns: Mapping[str, Sequence[Any]], place: int) -> dict[str, Any]:
+    return {name: values[place] for name, values in columns.items()}
+
+
+def _logged(name: str, column: str, values: Sequence[Any], count: int) -> list[Any]:
+    """What a user's reward logged beside `count` completions, as plain JSON. Errors: RunError where some are missing."""
+    if len(values) != count:
+        raise RunError(f"reward {name!r} logged {len(values)} values of {column!r} for {count} completions. Log one each.")
+    return [value if isinstance(value, str | int | None) else str(value) for value in values]

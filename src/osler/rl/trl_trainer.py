@@ -1,9 +1,12 @@
-"""What GRPO and SFT through TRL share: settings, rows, and what is written to the run folder."""
+"""What SFT, DPO and GRPO through TRL share: settings, rows, full tuning, and what is written to the run folder."""
 
 import dataclasses
+import itertools
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from datasets import Dataset
@@ -12,11 +15,20 @@ from transformers import TrainerCallback
 from osler.config import Recipe
 from osler.errors import RecipeError, unknown
 from osler.images import open_image
-from osler.model.adapters import save_adapter
+from osler.model.adapters import save_adapter, save_model, unfreeze
 from osler.model.family import VLM
 from osler.progress import Tick
 from osler.runs import Run
-from osler.schema import Sample
+
+
+class Illustrated(Protocol):
+    """Anything with images, as references: a sample, or a pair of completions."""
+
+    @property
+    def images(self) -> tuple[str, ...]: ...
+
+
+Item = TypeVar("Item", bound=Illustrated)
 
 
 def trainer_fields(recipe: Recipe) -> dict[str, Any]:
@@ -38,7 +50,7 @@ def trainer_fields(recipe: Recipe) -> dict[str, Any]:
 
 
 def machine_fields(vlm: VLM, folder: Path) -> dict[str, Any]:
-    """The fields that follow from the loaded model and the run folder."""
+    """The fields that follow from the model as it was loaded (before a WholeModel is made of it) and the run folder."""
     return {
         "output_dir": str(folder / "checkpoints"),
         "bf16": vlm.model.dtype == torch.bfloat16,
@@ -69,32 +81,67 @@ def build_config(kind: Callable[..., Any], recipe: Recipe, fields: dict[str, Any
         raise RecipeError(f"TRL refuses these settings: {error}.") from error
 
 
-def rows_of(samples: Sequence[Sample], columns: Callable[[Sample], dict[str, Any]]) -> Dataset:
-    """A data set of `columns` of each sample, its row number and its images, made when asked for.
+def rows_of(items: Sequence[Item], columns: Callable[[Item], dict[str, Any]]) -> Dataset:
+    """A data set of `columns` of each item, its row number and its images, made when asked for."""
+    return Dataset.from_dict({"row": list(range(len(items)))}).with_transform(Batches(items, columns))
 
-    An image is opened once a batch, however often the batch holds it.
-    """
 
-    def batch(asked: dict[str, list[int]]) -> dict[str, list[Any]]:
-        chosen = [samples[row] for row in asked["row"]]
-        opened = {reference: open_image(reference) for reference in {r for s in chosen for r in s.images}}
-        made = [columns(sample) for sample in chosen]
+class Batches(Generic[Item]):
+    """What makes a batch of the rows asked for. An image is opened once a batch, however often the batch holds it."""
+
+    count = itertools.count()
+
+    def __init__(self, items: Sequence[Item], columns: Callable[[Item], dict[str, Any]]) -> None:
+        self.items, self.columns, self.number = items, columns, next(Batches.count)
+
+    def __call__(self, asked: dict[str, list[int]]) -> dict[str, list[Any]]:
+        chosen = [self.items[row] for row in asked["row"]]
+        opened = {reference: open_image(reference) for reference in {r for one in chosen for r in one.images}}
+        made = [self.columns(one) for one in chosen]
         return {
             "row": asked["row"],
-            "images": [[opened[reference] for reference in sample.images] for sample in chosen],
+            "images": [[opened[reference] for reference in one.images] for one in chosen],
             **{name: [one[name] for one in made] for name in made[0]},
         }
 
-    return Dataset.from_dict({"row": list(range(len(samples)))}).with_transform(batch)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A number: datasets hashes a transform by its pickle, and one of all that rows are made of takes half a minute."""
+        return int, (self.number,)
+
+    def __deepcopy__(self, memo: Any) -> "Batches[Item]":
+        return self  # by what its pickle says it would be a number
+
+
+class WholeModel:
+    """All weights of `vlm` in training: the trained ones in float32, written in the dtype in which they were loaded.
+
+    In bf16 itself AdamW would round its small updates away. The forward computes in bf16 where the model was loaded so. On a
+    GPU that takes 16 bytes a trained weight (itself, gradient, two moments) beside 2 a frozen one, and activations.
+    """
+
+    def __init__(self, recipe: Recipe, vlm: VLM) -> None:
+        self.vlm, self.stored = vlm, vlm.model.dtype
+        unfreeze(vlm.model, recipe.train_vision)
+        for parameter in vlm.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+    def save(self, folder: Path) -> None:
+        """Write the model as it is now."""
+        save_model(self.vlm, folder, self.stored)
 
 
 class RunCallback(TrainerCallback):  # type: ignore[misc]
-    """Writes metrics and checkpoints to the run folder and moves the progress bar."""
+    """Writes metrics and checkpoints to the run folder and moves the progress bar.
 
-    def __init__(self, run: Run, recipe: Recipe, tick: Tick, shown: str) -> None:
-        self.run, self.save_steps, self.tick, self.shown = run, recipe.save_steps, tick, shown
+    A checkpoint holds the adapter, or the `whole` model, of which only the best and the last are kept: each takes as much disk
+    as the start itself.
+    """
+
+    def __init__(self, run: Run, recipe: Recipe, tick: Tick, shown: str, whole: WholeModel | None = None) -> None:
+        self.run, self.save_steps, self.tick, self.shown, self.whole = run, recipe.save_steps, tick, shown, whole
         self.start = recipe.init or recipe.model
-        self.note = ""
+        self.best_step, self.last_step, self.note = 0, 0, ""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """One line in metrics.jsonl; TRL's closing summary is left out."""
@@ -114,5 +161,34 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self.save(model, state.global_step)
 
     def save(self, model: Any, step: int) -> None:
-        """The adapter as a checkpoint."""
-        save_adapter(model, self.run.path / "checkpoints" / str(step), self.start)
+        """The adapter, or the whole model, as the checkpoint of `step`, unless it is there already."""
+        if step != self.last_step:
+            self.last_step = step
+            if self.whole is None:
+                save_adapter(model, self._checkpoint(step), self.start)
+            else:
+                self.whole.save(self._checkpoint(step))
+        if self.whole is not None:
+            self._drop_others()
+
+    def _drop_others(self) -> None:
+        for folder in self._checkpoint(self.last_step).parent.iterdir():
+            if folder.name not in (str(self.last_step), str(self.best_step)):
+                shutil.rmtree(folder)
+
+    def leave(self) -> None:
+        """What the run is asked for: the checkpoint of the best step, or of the last one, as RUN/adapter or RUN/model."""
+        kept = self._checkpoint(self.best_step or self.last_step)
+        copy = shutil.copy2 if self.whole is None else _link
+        shutil.copytree(kept, self.run.path / ("adapter" if self.whole is None else "model"), copy_function=copy)
+
+    def _checkpoint(self, step: int) -> Path:
+        return self.run.path / "checkpoints" / str(step)
+
+
+def _link(source: str, target: str) -> None:
+    """One file under two names, so that a model does not lie on the disk twice; a copy where the disk knows no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from osler.canvas import Colour, Image, X, Y, blend, discs, ellipse, fade, jitter, smooth_noise
+from osler.drawing.canvas import Colour, Image, X, Y, blend, discs, ellipse, fade, jitter, smooth_noise
 
 _GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
 _RADIUS = {"mild": 0.13, "moderate": 0.24, "severe": 0.37}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from osler.canvas import (
+from osler.drawing.canvas import (
     SIZE_PX,
     Image,
     Mask,
@@ -29,8 +29,8 @@ from osler.canvas import (
     scatter,
     smooth_noise,
 )
+from osler.drawing.lesions import LESIONS, spot_at
 from osler.errors import DataError
-from osler.lesions import LESIONS, spot_at
 from osler.taxonomy import Modality
 
 ANATOMY: dict[Modality, dict[str, tuple[str, str]]] = {
@@ -70,12 +70,17 @@ class Case:
         return self.disease != "normal"
 
 
+def diagnoses(modality: Modality, anatomy: str) -> tuple[str, str, str]:
+    """What may be diagnosed there: the two diseases of `anatomy`, then "normal"."""
+    return (*ANATOMY[modality][anatomy], "normal")
+
+
 def phantom_case(reference: str) -> Case:
     """What the phantom shows. Any prefix of a split is balanced over modalities. Errors: DataError for a bad reference."""
     rng = phantom_generator(reference)
     modality = list(ANATOMY)[_numbers(reference)[2] % len(ANATOMY)]
     anatomy = list(ANATOMY[modality])[rng.integers(2)]
-    disease = (*ANATOMY[modality][anatomy], "normal")[rng.integers(3)]
+    disease = diagnoses(modality, anatomy)[rng.integers(3)]
     if disease == "normal":
         return Case(modality, anatomy, disease, "none", "no lesion")
     return Case(modality, anatomy, disease, GRADES[rng.integers(3)], LOCATIONS[rng.integers(4)])

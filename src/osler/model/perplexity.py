@@ -1,0 +1,113 @@
+"""How well a causal text model predicts texts: the loss of each, from which `osler.reasoning.quality` makes a perplexity.
+
+The model is any that transformers loads as a causal one, a folder or a hub name; its weights are safetensors, and no code of a
+checkpoint is run. A text is tokenised by the model's own tokenizer, with the token that begins a text where it has one (else
+the text's first token is not scored), and cut into pieces where it is longer than the model reads; each piece is scored alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from osler.errors import ModelError
+from osler.model.adapters import UNREADABLE, reason, some
+from osler.model.load import dtype_of
+from osler.model.packing import CHUNK_ELEMENTS, log_softmax
+
+LONGEST = 2048
+"""Tokens that are scored in one piece, at most, whatever the model could read."""
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A causal language model with its tokenizer, ready to score texts."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+
+    def losses(self, texts: Sequence[str]) -> Iterator[tuple[float, int]]:
+        """Of each text, in order, the summed negative log-likelihood of its tokens, in nats, and how many were scored."""
+        for text in texts:
+            found = [self._loss(piece) for piece in self._pieces(text)]
+            yield sum(loss for loss, _ in found), sum(tokens for _, tokens in found)
+
+    def _pieces(self, text: str) -> list[list[int]]:
+        """The token ids of `text` in pieces that the model can read, each behind the token that begins a text, if any."""
+        begin = self.tokenizer.bos_token_id
+        first = [] if begin is None else [begin]
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        room = self.longest - len(first)
+        return [first + ids[at : at + room] for at in range(0, len(ids), room)]
+
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest piece."""
+        return min(LONGEST, getattr(self.model.config, "max_position_embeddings", None) or LONGEST)
+
+    @torch.inference_mode()
+    def _loss(self, piece: Sequence[int]) -> tuple[float, int]:
+        """The summed loss of all tokens of `piece` but the first, and their number."""
+        ids_1S = torch.tensor([piece], device=self.model.device)
+        logits_SV = self.model(input_ids=ids_1S, use_cache=False).logits[0, :-1]
+        return _summed_loss(logits_SV, ids_1S[0, 1:]), len(piece) - 1
+
+
+def _summed_loss(logits_SV: Tensor, targets_S: Tensor) -> float:
+    """Summed in float64, a chunk of rows at a time, as a vocabulary in float32 is large."""
+    rows = max(1, CHUNK_ELEMENTS // logits_SV.shape[-1])
+    total = 0.0
+    for logits, targets in zip(torch.split(logits_SV, rows), torch.split(targets_S, rows), strict=True):
+        total -= float(log_softmax(logits, 1.0).gather(-1, targets[:, None]).double().sum())
+    return total
+
+
+def check_text_model(name: str) -> None:
+    """Errors: ModelError where `name` is no causal text model, told by its config.json and tokenizer alone."""
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except UNREADABLE as error:
+        raise _unusable(name, f"no config.json of it can be read ({reason(error)})") from error
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise _unusable(name, f"it is of type {config.model_type!r}, which transformers loads as no causal text model")
+    _tokenizer(name)
+
+
+def load_text_model(name: str, dtype: str = "auto", device: str = "auto") -> TextModel:
+    """The text model called `name`, a folder or a hub name.
+
+    Errors: ModelError where it is none, a file is absent or damaged, or a weight would be left random.
+    """
+    check_text_model(name)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype_of(dtype, device),
+            use_safetensors=True,  # never a pickle
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to name them below
+        )
+    except UNREADABLE as error:
+        raise _unusable(name, f"its weights cannot be read as safetensors ({reason(error)})") from error
+    if lacking := [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]:
+        raise _unusable(name, f"weights that its config.json asks for are missing or of another shape: {some(lacking)}")
+    return TextModel(name, model.to(device).eval(), _tokenizer(name))
+
+
+def _tokenizer(name: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except UNREADABLE as error:
+        raise _unusable(name, f"its tokenizer cannot be read ({reason(error)})") from error
+
+
+def _unusable(name: str, why: str) -> ModelError:
+    return ModelError(
+        f"controls.perplexity: {name} cannot score text: {why}. Give a causal text model, a folder or a hub name."
+    )

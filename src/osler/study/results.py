@@ -1,0 +1,292 @@
+"""What the runs of a study come to: metrics of each, means over seeds, and every row against the reference row.
+
+Accuracies of two rows are compared by method, not by checkpoint: seeds and clusters of rows are drawn again
+(`osler.significance.hierarchical_difference`); with one seed only the two checkpoints are. Other metrics are compared over
+seeds alone, paired by seed, by Student's t.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats as t_tests
+
+from osler.contrasts import contrast
+from osler.errors import RunError
+from osler.looking import right
+from osler.runs import Run
+from osler.schema import Record
+from osler.shortcuts import shortcut_reliance
+from osler.significance import PRIMARY, benjamini_hochberg, hierarchical_difference, holm
+from osler.stats import EMPTY, Estimate
+from osler.study.files import StudySettings
+from osler.study.running import Done
+from osler.summary import Passes, read_records
+
+Read = Callable[[Done, Run], Estimate | None]
+
+
+def _at(*path: str) -> Read:
+    """What an evaluation's summary holds at `path`; None where it has no such thing."""
+
+    def read(done: Done, run: Run) -> Estimate | None:
+        value: Any = run.summary
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None:
+            return None
+        return (
+            Estimate(value["value"], value["ci_low"], value["ci_high"], value["n"])
+            if isinstance(value, dict)
+            else _plain(value)
+        )
+
+    return read
+
+
+def _plain(value: float | None, n: int = 1) -> Estimate | None:
+    return None if value is None else Estimate(float(value), None, None, n)
+
+
+METRICS: dict[str, tuple[str, float, Read]] = {
+    "accuracy": ("accuracy %", 100, _at("accuracy")),
+    "lenient": ("lenient %", 100, _at("lenient")),
+    "floor": ("floor %", 100, _at("floor")),
+    "blank": ("blank image %", 100, _at("controls", "blank", "accuracy")),
+    "reliance": ("visual reliance, points", 100, _at("controls", "blank", "difference")),
+    "follow": ("follows another image %", 100, _at("controls", "shuffled", "follow", "shown")),
+    "debiased": ("options debiased %", 100, _at("controls", "options-debiased", "accuracy")),
+    "format": ("format %", 100, _at("format_rate")),
+    "tokens": ("tokens", 1, _at("reasoning", "tokens", "all")),
+    "tokens_right": ("tokens of right answers", 1, _at("reasoning", "tokens", "right")),
+    "tokens_wrong": ("tokens of wrong answers", 1, _at("reasoning", "tokens", "wrong")),
+    "repetition": ("repetition %", 100, _at("reasoning", "repetition", "all")),
+    "repetition_wrong": ("repetition of wrong answers %", 100, _at("reasoning", "repetition", "wrong")),
+    "reasoning": ("reasons %", 100, _at("reasoning", "reasoning_rate")),
+    "consistent": ("thought agrees with answer %", 100, _at("reasoning", "consistency")),
+    "unsupported": ("thoughts with an unsupported finding %", 100, _at("reasoning", "unsupported", "thoughts")),
+    "unsupported_findings": ("unsupported findings %", 100, _at("reasoning", "unsupported", "findings")),
+    "asserted": ("findings a thought", 1, _at("reasoning", "unsupported", "asserted")),
+    "post_hoc": ("post-hoc rate %", 100, _at("reasoning", "post_hoc", "rate")),
+    "post_hoc_base": ("its base rate %", 100, _at("reasoning", "post_hoc", "base")),
+    "mark_drop": ("lost where the mark is against, points", 100, lambda done, run: _planted(done, run, "drop")),
+    "mark_follow": ("follows the mark %", 100, lambda done, run: _planted(done, run, "follow")),
+    "mark_moved": ("follows it more than unmarked, points", 100, lambda done, run: _planted(done, run, "moved")),
+    "perplexity": ("perplexity of thoughts", 1, _at("reasoning", "perplexity")),
+    "eval_s": ("seconds a row, evaluation", 1, lambda done, run: _plain(_seconds(run), run.summary["n"])),
+    "train_s": ("seconds of training", 1, lambda done, run: _plain(done.train_s)),
+}
+"""Each metric: its heading, what it is multiplied by in tables, and how it is read."""
+
+
+def _seconds(run: Run) -> float | None:
+    spent = [row["seconds"] for row in run.rows("records") if row["seconds"] is not None]
+    return sum(spent) / len(spent) if spent else None
+
+
+def _planted(done: Done, run: Run, what: str) -> Estimate | None:
+    """How far a model relies on planted marks; only of the test rows `against`, where those `with` are there too."""
+    sides = [done.evaluated.get(name) for name in ("with", "against", "none")]
+    if run is not sides[1] or sides[0] is None:
+        return None
+    records = [read_records(side) if side else None for side in sides]
+    found = shortcut_reliance(records[0] or [], records[1] or [], records[2], done.entry.trial.answer_form)
+    estimate: Estimate | None = getattr(found, what)
+    return estimate
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One run of the table: its metrics on the test rows called `test`, and the folder of its evaluation."""
+
+    name: str
+    group: str
+    recipe: str
+    seed: int
+    test: str
+    metrics: Mapping[str, Estimate]
+    unparseable: int
+    unjudged: int
+    run: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name; metrics as value, ci_low, ci_high, n."""
+        return {**asdict(self), "metrics": {name: one.to_json() for name, one in self.metrics.items()}}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Row `a` less row `b` in `metric` on the test rows called `test`, over `seeds` runs of a.
+
+    `p_adjusted` is Holm's where at most five rows are compared with the reference, else Benjamini and Hochberg's q.
+    """
+
+    a: str
+    b: str
+    metric: str
+    test: str
+    delta: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p: float | None
+    p_adjusted: float | None
+    n: int
+    seeds: int
+    method: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+def results_of(study: StudySettings, done: Sequence[Done]) -> list[RowResult]:
+    """The metrics of every run that was made, on each set of test rows."""
+    return [
+        RowResult(
+            name=one.entry.name,
+            group=one.entry.group,
+            recipe=one.entry.source,
+            seed=one.entry.seed,
+            test=test,
+            metrics=_metrics(study, one, run),
+            unparseable=run.summary["unparseable"],
+            unjudged=run.summary["unjudged"],
+            run=str(run.path),
+        )
+        for one in done
+        for test, run in one.evaluated.items()
+    ]
+
+
+def _metrics(study: StudySettings, done: Done, run: Run) -> dict[str, Estimate]:
+    """What can be read of the metrics that the study names; a metric that a run does not have is left out."""
+    found = {name: METRICS[name][2](done, run) for name in study.metrics}
+    return {name: one for name, one in found.items() if one is not None and one.value is not None}
+
+
+def comparisons(study: StudySettings, done: Sequence[Done]) -> list[Comparison]:
+    """Every row against the reference row in every metric, on each set of test rows; none without a reference.
+
+    A row that stands for several (`each`) is compared value by value.
+    """
+    found: list[Comparison] = []
+    for test in _tests(done):
+        for metric in study.metrics:
+            pairs = [_compare(study, metric, test, a, b) for a, b in _pairs(study, done)]
+            found += _adjusted([one for one in pairs if one is not None])
+    return found
+
+
+def _tests(done: Sequence[Done]) -> list[str]:
+    return list(dict.fromkeys(test for one in done for test in one.evaluated))
+
+
+def _pairs(study: StudySettings, done: Sequence[Done]) -> list[tuple[list[Done], list[Done]]]:
+    """The runs of each row, with those of the reference that have the same values."""
+    by_name: dict[str, list[Done]] = {}
+    for one in done:
+        by_name.setdefault(one.entry.name, []).append(one)
+    pairs = []
+    for runs in by_name.values():
+        entry = runs[0].entry
+        others = [
+            side
+            for side in by_name.values()
+            if side[0].entry.group == study.reference and side[0].entry.values in (entry.values, {})
+        ]
+        if entry.group != study.reference and others:
+            pairs.append((runs, others[0]))
+    return pairs
+
+
+def _compare(study: StudySettings, metric: str, test: str, a: list[Done], b: list[Done]) -> Comparison | None:
+    """`a` less `b`; None where either side lacks the metric."""
+    if metric == "accuracy":
+        return _accuracies(test, a, b)
+    read = METRICS[metric][2]
+    values = [{one.entry.seed: read(one, one.evaluated[test]) for one in side if test in one.evaluated} for side in (a, b)]
+    known = [{seed: one.value for seed, one in side.items() if one and one.value is not None} for side in values]
+    if not all(known):
+        return None
+    return _over_seeds(metric, test, a[0].entry.name, b[0].entry.name, *known)
+
+
+def _accuracies(test: str, a: list[Done], b: list[Done]) -> Comparison | None:
+    sides = [[one for one in side if test in one.evaluated] for side in (a, b)]
+    if not all(sides):
+        return None
+    names = (a[0].entry.name, b[0].entry.name)
+    if len(sides[0]) == 1 and len(sides[1]) == 1:
+        found = contrast(*(Passes.read(side[0].evaluated[test]) for side in sides)).test
+        d = found.difference
+        return Comparison(*names, "accuracy", test, d.value, d.ci_low, d.ci_high, found.p, None, d.n, 1, "paired by row")
+    rows = judged_rows([one.evaluated[test] for side in sides for one in side])
+    by_seed = rows.values[: len(sides[0])], rows.values[len(sides[0]) :]
+    if any(len(side) == 1 and runs[0].entry.stages for side, runs in zip(by_seed, sides, strict=True)):
+        return None  # one seed of a method that has several says nothing about the method
+    twice = [[side[0], side[0]] if len(side) == 1 else side for side in by_seed]  # an untrained model has no seeds to draw
+    method = hierarchical_difference(twice[0], twice[1], rows.clusters)
+    d = method.difference
+    kind = "seeds and clusters drawn again"
+    return Comparison(*names, "accuracy", test, d.value, d.ci_low, d.ci_high, method.p, None, d.n, len(by_seed[0]), kind)
+
+
+@dataclass(frozen=True)
+class JudgedRows:
+    """Whether each row is right in each run, over the rows that all runs judged; `records` are those of the first run."""
+
+    values: list[list[bool]]
+    records: list[Record]
+
+    @property
+    def clusters(self) -> list[str]:
+        """The cluster of each row."""
+        return [record.sample.cluster for record in self.records]
+
+
+def judged_rows(runs: Sequence[Run]) -> JudgedRows:
+    """The rows of `runs`, in order. Errors: RunError where the runs are not of the same rows."""
+    by_run = [{one.sample.id: one for one in read_records(run)} for run in runs]
+    ids = list(by_run[0])
+    for run, records in zip(runs, by_run, strict=True):
+        if records.keys() != by_run[0].keys():
+            raise RunError(f"{run.path} is not of the same rows as {runs[0].path}. Evaluate both on the same rows.")
+    outcomes = [[right(records[row]) for row in ids] for records in by_run]
+    kept = [k for k in range(len(ids)) if all(outcome[k] is not None for outcome in outcomes)]
+    return JudgedRows([[bool(outcome[k]) for k in kept] for outcome in outcomes], [by_run[0][ids[k]] for k in kept])
+
+
+def _over_seeds(metric: str, test: str, a: str, b: str, mine: Mapping[int, float], its: Mapping[int, float]) -> Comparison:
+    """The difference over seeds, paired by seed where both have it, by Student's t; no interval with fewer than two."""
+    shared = sorted(mine.keys() & its.keys())
+    if len(its) == 1 and len(mine) > 1:  # the reference is not trained
+        differences = np.array([value - next(iter(its.values())) for value in mine.values()])
+    else:
+        differences = np.array([mine[seed] - its[seed] for seed in shared])
+    n = len(differences)
+    if not n:
+        return Comparison(a, b, metric, test, None, None, None, None, None, 0, 0, "paired by seed")
+    delta = float(differences.mean())
+    if n < 2 or float(np.ptp(differences)) == 0:
+        return Comparison(a, b, metric, test, delta, None, None, None, None, n, n, "paired by seed")
+    found = t_tests.ttest_1samp(differences, 0.0)
+    low, high = found.confidence_interval()
+    return Comparison(a, b, metric, test, delta, float(low), float(high), float(found.pvalue), None, n, n, "paired by seed")
+
+
+def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
+    """`found`, one metric's comparisons, each with its adjusted p."""
+    p_values = {f"{one.a}\0{one.b}": one.p for one in found if one.p is not None}
+    adjusted = holm(p_values) if len(p_values) <= PRIMARY else benjamini_hochberg(p_values)
+    return [Comparison(**{**asdict(one), "p_adjusted": adjusted.get(f"{one.a}\0{one.b}")}) for one in found]
+
+
+def mean_over_seeds(values: Sequence[Estimate]) -> Estimate:
+    """The mean of a metric over runs with Student's interval over seeds, n being the rows of one; one run's own estimate."""
+    known = np.array([one.value for one in values if one.value is not None])
+    if len(known) < 2:
+        return values[0] if values else EMPTY
+    mean, error = float(known.mean()), float(known.std(ddof=1) / len(known) ** 0.5)
+    reach = float(t_tests.t.ppf(0.975, len(known) - 1)) * error
+    return Estimate(mean, mean - reach, mean + reach, values[0].n)

@@ -1,0 +1,205 @@
+"""Runs of a study, made one after the other: whatever is done already is found again and kept.
+
+STUDY/manifest.json      kind: study; the settings, and each row's runs
+STUDY/train/NAME-DIGEST/ a trained stage, shared by all rows that need it
+STUDY/eval/NAME-DIGEST/  an evaluation on one set of test rows
+STUDY/summary.json, table.md, table.csv, *.svg
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import chain as joined
+from pathlib import Path
+from typing import Any
+
+from osler.chains import resolve
+from osler.check import check_machine, check_rows, verify_images
+from osler.config import Recipe, Spec
+from osler.datasets.samples import Samples
+from osler.datasets.splits import Splits, load_part, load_splits
+from osler.errors import RunError
+from osler.floor import Floor
+from osler.pipeline import evaluate_rows, train
+from osler.progress import console
+from osler.runs import Run
+from osler.study.files import StudySettings
+from osler.study.grid import Entry, Stage, rates, test_specs, with_rate
+from osler.trial import Trial
+
+
+@dataclass(frozen=True)
+class Done:
+    """What an entry left: the runs of its stages by name, and its evaluation on each set of test rows."""
+
+    entry: Entry
+    trained: Mapping[str, Run]
+    evaluated: Mapping[str, Run]
+
+    @property
+    def train_s(self) -> float | None:
+        """Seconds of training of all its stages; None for a model that is not trained."""
+        return sum(run.summary["seconds"] for run in self.trained.values()) if self.trained else None
+
+
+@dataclass
+class Runner:
+    """Makes the runs of `study` below `folder`. `max_runs` bounds how many entries are run that were not done before."""
+
+    study: StudySettings
+    folder: Path
+    max_runs: int | None = None
+    made: int = 0
+    failed: dict[tuple[str, int], str] = field(default_factory=dict)
+    tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _splits: dict[str, Splits] = field(default_factory=dict)
+    _tests: dict[str, Samples] = field(default_factory=dict)
+
+    def run(self, entries: list[Entry], finish: Callable[[Done], None]) -> None:
+        """Each entry in turn; `finish` is called with what it left.
+
+        A run that fails is noted in `failed`, and the others go on. Errors: any OslerError before the first run: rows, images
+        and model files are looked through first.
+        """
+        self._check(entries)
+        for number, entry in enumerate(entries, 1):
+            if self._is_waiting(entry):
+                if self.max_runs is not None and self.made >= self.max_runs:
+                    continue
+                self.made += 1
+                console.print(f"[bold]{self.study.name} {number}/{len(entries)}[/]: {entry.name}, seed {entry.seed}")
+            try:
+                finish(self._run(self._tuned(entry)))
+            except RunError as error:
+                self.failed[entry.name, entry.seed] = str(error)
+                console.print(f"[red]failed[/]: {entry.name}, seed {entry.seed}: {error}")
+
+    def _check(self, entries: list[Entry]) -> None:
+        """Errors: any OslerError of what the entries need and is not there."""
+        recipes = {stage.digest: stage.recipe for entry in entries for stage in entry.stages}
+        for recipe in recipes.values():
+            check_rows(recipe, self._rows(recipe))
+            check_machine(recipe)
+        tests = [self._test(entry, name) for entry in entries for name in test_specs(self.study, entry)]
+        trained = [joined(part.train, part.val) for part in self._splits.values()]
+        verify_images({sample.id: sample for sample in joined(*trained, *tests)}.values())
+
+    def _is_waiting(self, entry: Entry) -> bool:
+        """Whether anything of `entry` has yet to be made."""
+        return not all(_is_done(self.folder / "eval" / name) for name in self._eval_names(self._chosen(entry)).values())
+
+    def _run(self, entry: Entry) -> Done:
+        trained: dict[str, Run] = {}
+        for stage in entry.stages:
+            trained[stage.name] = self._train(stage, trained)
+        return Done(entry, trained, self._evaluate(entry, self._model(entry, trained)))
+
+    def _train(self, stage: Stage, trained: Mapping[str, Run]) -> Run:
+        """The finished run of `stage`: found, gone on with, or made."""
+        path = self._train_path(stage)
+        if _is_done(path):
+            return Run.open(path, "train")
+        recipe, packed = resolve(stage.recipe, trained), stage.recipe.method == "grpo" and stage.recipe.engine == "packed"
+        if path.exists() and not (packed and (path / "manifest.json").is_file()):
+            path.rename(_aside(path))  # it cannot be gone on with; nothing that was written is lost
+        return train(recipe, path, self._rows(stage.recipe), resume=packed)
+
+    def _train_path(self, stage: Stage) -> Path:
+        return self.folder / "train" / f"{_slug(stage.name)}-{stage.recipe.seed}-{stage.digest}"
+
+    def _evaluate(self, entry: Entry, model: str) -> dict[str, Run]:
+        found = {}
+        for name, folder in self._eval_names(entry).items():
+            path, spec = self.folder / "eval" / folder, test_specs(self.study, entry)[name]
+            if _is_done(path):
+                found[name] = Run.open(path, "eval")
+                continue
+            data = {"spec": spec, "split": "test", "name": name}
+            found[name] = self._evaluated(entry, model, self._test(entry, name), entry.trial, path, data)
+        return found
+
+    def _evaluated(self, entry: Entry, model: str, rows: Samples, trial: Trial, path: Path, data: dict[str, Any]) -> Run:
+        seen = None if entry.stages else Floor.fit(self._rows(entry.recipe).train)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return evaluate_rows(model, rows, trial, path, data, label=label_of(entry), seen=seen, resume=True)
+
+    def _eval_names(self, entry: Entry) -> dict[str, str]:
+        """The folder of each evaluation of `entry`: known by the model, how it is asked, and about what."""
+        model = entry.stages[-1].digest if entry.stages else str(entry.model)
+        asked, names = entry.trial.to_json(), {}
+        for name, spec in test_specs(self.study, entry).items():
+            digest = hashlib.sha256(json.dumps([model, asked, spec], sort_keys=True).encode()).hexdigest()[:12]
+            names[name] = f"{_slug(entry.name)}-{entry.seed}-{_slug(name)}-{digest}"
+        return names
+
+    def _model(self, entry: Entry, trained: Mapping[str, Run]) -> str:
+        return str(entry.model) if entry.model else f"run:{trained[entry.stages[-1].name].path}"
+
+    def _rows(self, recipe: Recipe) -> Splits:
+        """The training and validation rows of `recipe`, read once."""
+        key = json.dumps([recipe.data.model_dump(mode="json"), recipe.seed], sort_keys=True)
+        if key not in self._splits:
+            self._splits[key] = load_splits(recipe.data, recipe.seed, with_test=False)
+        return self._splits[key]
+
+    def _test(self, entry: Entry, name: str) -> Samples:
+        """The test rows called `name`, read once."""
+        spec: Spec = test_specs(self.study, entry)[name]
+        key = json.dumps(spec, sort_keys=True)
+        if key not in self._tests:
+            self._tests[key] = load_part(spec, "test")
+        return self._tests[key]
+
+    # --- learning rates
+
+    def _chosen(self, entry: Entry) -> Entry:
+        """`entry` at the learning rate that was chosen for its row, where one has been."""
+        return with_rate(entry, self.tuned[entry.name]["lr"]) if entry.name in self.tuned else entry
+
+    def _tuned(self, entry: Entry) -> Entry:
+        """`entry` at the learning rate that is best on validation rows, of `study.tune` that are tried on the first seed."""
+        if entry.stages and self.study.tune > 1 and entry.name not in self.tuned:
+            tried = {lr: self._validate(with_rate(entry, lr)) for lr in rates(entry.recipe, self.study.tune)}
+            best = max(tried, key=lambda lr: (tried[lr], -lr))
+            self.tuned[entry.name] = {
+                "lr": best,
+                "seed": entry.seed,
+                "tried": {f"{lr:.3g}": value for lr, value in tried.items()},
+            }
+        return self._chosen(entry)
+
+    def _validate(self, entry: Entry) -> float:
+        """The accuracy of `entry` on its validation rows. Errors: RunError where it has none."""
+        rows = self._rows(entry.recipe).val
+        if not len(rows):
+            raise RunError(f"{entry.name}: learning rates are tried on validation rows, and there are none. Give data.val.")
+        trained: dict[str, Run] = {}
+        for stage in entry.stages:
+            trained[stage.name] = self._train(stage, trained)
+        path = self.folder / "tune" / f"{_slug(entry.name)}-{entry.stages[-1].digest}"
+        if not _is_done(path):
+            trial = entry.trial.with_controls("none")
+            self._evaluated(
+                entry, self._model(entry, trained), rows, trial, path, {"spec": entry.recipe.data.train, "split": "val"}
+            )
+        return float(Run.open(path, "eval").summary["accuracy"]["value"])
+
+
+def label_of(entry: Entry) -> str:
+    """What `entry` is called in tables and reports."""
+    return f"{entry.name}, seed {entry.seed}" if entry.stages else entry.name
+
+
+def _is_done(path: Path) -> bool:
+    return (path / "manifest.json").is_file() and Run.open(path).manifest["state"] == "done"
+
+
+def _aside(path: Path) -> Path:
+    """A free name beside `path` for a run that was cut off."""
+    return next(other for k in range(1, 1000) if not (other := path.with_name(f"{path.name}.cut-off-{k}")).exists())
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.]+", "-", name).strip("-").lower() or "row"

@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from osler.baselines import BaselineCallback, completion_rows, sft_config, sft_fields, train_sft
+from osler.baselines.sft import BaselineCallback, completion_rows, sft_config, sft_fields, train_sft
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
 from osler.model.adapters import lora_config

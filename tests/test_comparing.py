@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from osler.cli.comparing import compare
-from osler.comparing.page import side_by_side, write_comparison
+from osler.comparing.page import SEEN, side_by_side, write_comparison
 from osler.comparing.strata import draw, pattern
 from osler.errors import RecipeError, RunError
-from osler.images import blank_of
+from osler.images import MADE, blank_of, grainy_of, marked_with, noise_of
 from osler.runs import Run
 from osler.schema import Kind, Outcome
 from test_report import GRADE, SAMPLES, THINK, record
@@ -238,6 +238,42 @@ def test_a_model_that_saw_another_image_is_told_apart_and_the_real_one_shown(tmp
     bare = written(tmp_path / "bare", [replace(right(one), sample=replace(one, images=())) for one in SAMPLES[:2]])
     other = written(tmp_path / "other", [replace(right(one), sample=replace(one, images=("x.png",))) for one in SAMPLES[:2]])
     assert [answer.saw for answer in side_by_side([real, bare, other]).rows[0].answers] == [None, "no image", "another image"]
+
+
+def test_every_way_of_making_an_image_has_words():
+    assert set(MADE) < set(SEEN)
+
+
+@pytest.mark.parametrize("file", [SAMPLES[0].images[0], "/data/x.png"])
+def test_a_model_that_saw_a_made_image_is_told_apart(tmp_path, file):
+    made = {
+        "real": file,
+        "grainy": grainy_of(file, 60),
+        "marked": marked_with(grainy_of(file, 60), "plus"),
+        "noise": noise_of(file, 0),
+        "blank": blank_of(file),
+    }
+    records = {name: [replace(right(SAMPLES[0]), sample=replace(SAMPLES[0], images=(one,)))] for name, one in made.items()}
+    answers = side_by_side([written(tmp_path / name, found) for name, found in records.items()]).rows[0].answers
+    assert [answer.saw for answer in answers] == [None, "a grainy image", "a marked image", "noise", "a blank image"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (grainy_of("/a/x.png", 60), grainy_of("/b/x.png", 61), "a grainy image"),
+        (marked_with("/a/x.png", "plus"), marked_with("/b/x.png", "times"), "a marked image"),
+        (noise_of("/a/x.png", 0), noise_of("/b/x.png", 1), "noise"),
+        (grainy_of("/a/x.png", 60), grainy_of("/b/x.png", 60), None),
+        ("/a/x.png", "/b/y.png", "another image"),
+    ],
+)
+def test_images_made_otherwise_are_not_the_same(tmp_path, one, other, said):
+    runs = [
+        written(tmp_path / name, [replace(right(SAMPLES[0]), sample=replace(SAMPLES[0], images=(image,)))])
+        for name, image in (("a", one), ("b", other))
+    ]
+    assert [answer.saw for answer in side_by_side(runs).rows[0].answers] == [None, said]
 
 
 def test_the_same_file_in_another_folder_is_the_same_image(tmp_path):

@@ -37,7 +37,11 @@ def recipe_file(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("file", sorted(SHIPPED.rglob("*.yaml")), ids=lambda file: str(file.relative_to(SHIPPED)))
+STUDIES = {file for file in SHIPPED.rglob("*.yaml") if "\nrows:" in file.read_text()}
+RECIPES = sorted({*SHIPPED.rglob("*.yaml")} - STUDIES)
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: str(file.relative_to(SHIPPED)))
 def test_a_shipped_recipe_loads_by_path_and_by_name_and_its_names_are_known(file):
     recipe = load_recipe(file)
     assert recipe == load_recipe(str(file.relative_to(SHIPPED).with_suffix("")))

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
+from osler.cli.app import app
 from osler.config import DataSettings
 from osler.datasets.load import DATASETS, DataSpec, load_data, parse_spec
 from osler.datasets.medr1 import split_problem
@@ -98,6 +100,36 @@ def test_a_mapping_may_hold_what_separates_in_a_text():
     assert parse_spec({"name": "jsonl", "path": "a?images=b"}) == DataSpec("jsonl", "a?images=b")
 
 
+def test_a_text_that_begins_with_a_brace_is_a_mapping_in_yaml():
+    text = '{name: jsonl, path: "a, b?images=c", where: {modality: [CT, MRI]}, limit: {train: 3}, seed: 2}'
+    spec = DataSpec("jsonl", "a, b?images=c", seed=2, where={"modality": ["CT", "MRI"]}, limit={"train": 3})
+    assert parse_spec(text) == spec
+    assert parse_spec('{"name": "phantoms", "mark": {"test": "against"}, "grain": 60}').grain == 60
+    assert parse_spec("jsonl:{name: phantoms}") == DataSpec("jsonl", "{name: phantoms}")
+    rows = load_data("{name: phantoms, seed: 3, train: 0, val: 0, test: 2, mark: against}")
+    assert {row.extra["mark_agrees"] for row in rows} == {False}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{name: phantoms", "is no YAML mapping (while parsing a flow mapping"),
+        ("{name: phantoms} x", "is no YAML mapping ("),
+        ("{name: jsonl, path: 2020-13-45}", "is no YAML mapping (month must be in 1..12)"),
+        ("{name: phantoms, tst: 3}", "unknown key 'tst'. Did you mean 'test'"),
+        ("{path: a}", "names no data set"),
+        ("{}", "names no data set"),
+        ("{1: 2}", "unknown key '1'"),
+        (" {name: phantoms}", "unknown data set ' {name'"),
+    ],
+)
+def test_a_text_that_begins_with_a_brace_and_is_no_spec(text, message):
+    with pytest.raises(DataError) as error:
+        load_data(text)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_phantoms_by_seed_and_by_mapping():
     assert parse_spec("phantoms:7") == DataSpec("phantoms", seed=7)
     assert parse_spec({"name": "phantoms", "seed": 7, "test": 3}) == DataSpec("phantoms", seed=7, test=3)
@@ -109,7 +141,7 @@ def test_phantoms_by_seed_and_by_mapping():
     [
         ("jsonnl:a", "Did you mean 'jsonl'"),
         ("jsonnl:a b.jsonl", "Did you mean 'jsonl'"),
-        ("nothing", "Known: jsonl, medr1, phantoms, slake, vqa_med_2019_rad, vqa_rad"),
+        ("nothing", "Known: jsonl, medr1, phantoms, pmc_vqa, pmc_vqa_usable, slake, vqa_med_2019_rad, vqa_rad"),
         ("osler.datasets.medr1:nothing", "has no function 'nothing'"),
         ({"name": ".medr1:read"}, "package.module:function"),
         ({"name": ""}, "unknown data set ''"),
@@ -194,7 +226,6 @@ def domains(write):
         ({"kind": "open"}, "4"),
         ({"kind": ["open", "choice"]}, "01234"),
         ({"modality": ["CT", "Fundus"]}, "02"),
-        ({}, "01234"),
     ],
 )
 def test_where_keeps_the_rows_that_agree_with_every_key_in_their_order(domains, where, kept):
@@ -216,7 +247,9 @@ def test_where_keeps_the_rows_that_agree_with_every_key_in_their_order(domains, 
             {"modality": "MRI", "kind": "open"},
             "by modality {'CT': 2, 'MRI': 1, 'Ultrasound': 1, 'unknown': 1}; by kind {'choice'",
         ),
-        ({"modality": []}, "none of the 5 rows"),
+        ({"modality": []}, "where: the list of modality is empty. Name what is kept, or leave modality out."),
+        ({"modality": "CT", "source": []}, "where: the list of source is empty."),
+        ({}, "where: it is empty. Say something there, or leave where out."),
         ({"modality": 3}, "the field 'where'"),
         ("CT", "the field 'where'"),
     ],
@@ -260,6 +293,37 @@ def test_the_keys_of_a_spec_can_be_set_from_the_command_line(tmp_path):
     train = load_recipe(file, ["data.train.where.modality=CT", "data.train.limit={train: 3}"]).data.train
     assert {row.modality for row in load_data(train)} == {Modality.CT}
     assert load_data(train).counts()["by_split"]["train"] == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"where": {"modality": "CT"}}, "where keeps 2 of 5 rows (1 of unknown modality left out)."),
+        (
+            {"where": {"modality": ["CT", "Fundus", "OCT"]}, "limit": 1},
+            "where keeps 2 of 5 rows, limit 1 of these (no row has modality Fundus or OCT; 1 of unknown modality left out).",
+        ),
+        ({"where": {"modality": ["CT", "unknown"]}}, "where keeps 3 of 5 rows."),
+        ({"where": {"kind": ["choice", "yesno"]}}, "where keeps 4 of 5 rows (no row has kind yesno)."),
+        ({"where": {"source": "north"}}, "where keeps 2 of 5 rows."),
+        ({"where": {"question_type": "dd"}}, "where keeps 2 of 5 rows (1 of unknown question type left out)."),
+        ({"limit": 4}, "limit keeps 4 of 5 rows."),
+        ({"limit": 9}, "limit keeps 5 of 5 rows."),
+        ({}, ""),
+    ],
+)
+def test_what_is_kept_is_told_once_a_load_and_never_on_stdout(domains, keys, said, capsys):
+    load_data({**domains, **keys})
+    told = capsys.readouterr()
+    assert told.err == (f"jsonl:{domains['path']}: {said}\n" if said else "")
+    assert told.out == ""
+
+
+def test_a_command_takes_a_mapping_and_its_json_stays_one_object(domains):
+    spec = json.dumps({**domains, "where": {"modality": "CT"}})
+    done = CliRunner().invoke(app, ["data", "show", spec, "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout)["by_modality"] == {"CT": 2}
+    assert "where keeps 2 of 5 rows" in done.stderr
 
 
 GIVEN: list[Sample] = []
@@ -321,6 +385,11 @@ def test_a_limit_without_splits_and_one_that_names_what_is_not_there(domains):
         load_data({**domains, "limit": {"train": 2}})
     with pytest.raises(DataError, match=r"limit: unknown split 'trian'\. Did you mean 'train'"):
         load_data({**PHANTOMS, "limit": {"trian": 2}})
+
+
+def test_an_empty_limit_is_refused(domains):
+    with pytest.raises(DataError, match="limit: it is empty"):
+        load_data({**domains, "limit": {}})
 
 
 @pytest.mark.parametrize("limit", [0, -1, "3", 2.5, {"train": 0}, {"train": "3"}, True])

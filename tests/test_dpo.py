@@ -11,17 +11,17 @@ from transformers import TrainingArguments
 from trl import DPOConfig
 
 from osler import pipeline
+from osler.baselines.dpo import dpo_config, dpo_fields, dpo_trainer, train_dpo
+from osler.baselines.pairs import Pair
 from osler.check import check
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
-from osler.dpo import dpo_config, dpo_fields, dpo_trainer, train_dpo
 from osler.errors import RecipeError
 from osler.grading import grader
 from osler.model.features import FeatureStore
 from osler.model.load import load_policy
 from osler.model.packing import Group, PackedPolicy, pack
 from osler.model.prompts import encode
-from osler.pairs import Pair
 from osler.rl.trl_trainer import WholeModel
 from osler.runs import Run
 from osler.schema import Outcome, Verdict
@@ -196,7 +196,7 @@ def test_dpo_stops_when_its_time_is_up_counting_the_pairs(tmp_path, monkeypatch)
     """The second that the pairs take is all that there is, and a step takes less."""
     made = recipe("tiny", max_steps=50, sft={"max_seconds": 1.0})
     run = Run.create(tmp_path / "r", "train", recipe=made.model_dump(mode="json"))
-    monkeypatch.setattr("osler.dpo.make_pairs", lambda *_: time.sleep(1.0) or PAIRS[:1])
+    monkeypatch.setattr("osler.baselines.dpo.make_pairs", lambda *_: time.sleep(1.0) or PAIRS[:1])
     train_dpo(made, load_policy("tiny", dtype="float32"), ROWS, RAW, even, run)
     assert run.rows("metrics")[-1]["step"] == 1
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import GradientState
 from PIL import Image
 
-from osler.baselines import train_sft
+from osler.baselines.sft import train_sft
 from osler.config import FeatureSettings, Recipe
 from osler.datasets.phantoms import samples
 from osler.errors import RunError

@@ -1,6 +1,7 @@
 """Marks: what they say of each phantom, where they stand, and that nothing else changes with them."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,15 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from osler.chains import load_chain
 from osler.controls import CONTROLS
 from osler.datasets.load import load_data
+from osler.datasets.manifests import row_hash, rows_and_images_hash
 from osler.datasets.samples import Samples
 from osler.drawing.marks import EDGE_PX, GLYPHS, SIDE_PX, Mark, mark_of, stamp
 from osler.drawing.phantoms import ANATOMY, diagnoses, draw_phantom, phantom_case
-from osler.errors import DataError
+from osler.errors import DataError, RecipeError
 from osler.fingerprints import fingerprint
 from osler.images import blank_of, is_drawn, marked_with, noise_of, open_image, underlying
 from osler.model.feature_keys import Digests
+from osler.recipe_files import load_recipe
 from osler.schema import Sample
 from osler.taxonomy import Modality, QuestionType
 
@@ -233,6 +237,11 @@ def test_a_share_is_of_the_rows_that_are_trained_and_stopped_on():
         ({"mark": {"train": "wih"}}, "mark: unknown planting 'wih'. Did you mean 'with'"),
         ({"mark": {"trian": "with"}}, "mark: unknown split 'trian'. Did you mean 'train'"),
         ({"mark": True}, "'mark'"),
+        ({"mark": {}}, "phantoms, mark: it is empty. Say something there, or leave mark out."),
+        ({"mark_share": 0.5}, "mark_share: it is the share of train and val images of mark: with"),
+        ({"mark_share": 0.5, "mark": "against"}, "mark_share: it is the share"),
+        ({"mark_share": 0.5, "mark": {"test": "with"}}, "mark_share: it is the share"),
+        ({"mark_share": 0.5, "mark": "with", "train": 0, "val": 0}, "and there are none. Leave it out"),
         ({"mark_share": 1.2}, "'mark_share'"),
         ({"grain": 100}, "'grain'"),
         ({"grain": 0.5}, "'grain'"),
@@ -246,9 +255,56 @@ def test_a_spec_of_marks_that_cannot_be_used(keys, message):
     assert message in str(error.value)
 
 
+def test_a_share_goes_with_any_split_that_it_can_turn():
+    for keys in ({"mark": {"val": "with"}}, {"mark": {"train": "with", "val": "none"}}, {"mark": "with", "train": 0}):
+        assert len(rows(**keys, mark_share=0.5))
+    assert rows(mark="against", mark_share=1.0) == rows(mark="against")
+
+
 def test_files_have_no_marks():
     with pytest.raises(DataError, match="unknown key 'mark'"):
         load_data({"name": "jsonl", "path": "a", "mark": "with"})
+
+
+# --- whether rows are the same ---
+
+
+def test_marked_grainy_and_plain_rows_are_not_the_same_rows():
+    sets = [rows(**keys) for keys in ({}, {"mark": "with"}, {"mark": "against"}, {"grain": 60}, {"grain": 61})]
+    assert len({row_hash(one) for one in sets}) == 1
+    assert len({rows_and_images_hash(one) for one in sets}) == len(sets)
+    assert rows_and_images_hash(rows()) == rows_and_images_hash(rows())
+    assert rows_and_images_hash(rows()) != rows_and_images_hash(list(rows())[::-1])
+    asked = [replace(row, question="What else?") for row in rows()]
+    assert rows_and_images_hash(asked) != rows_and_images_hash(rows())
+
+
+def test_the_hash_of_rows_is_what_runs_on_disk_have():
+    digest = "298839dd8ac3129f"
+    assert row_hash(load_data({"name": "phantoms", "seed": 4, "train": 2, "val": 0, "test": 1})).startswith(digest)
+
+
+@pytest.mark.parametrize("make", [str, blank_of, lambda path: marked_with(path, "plus")])
+def test_a_file_is_the_same_however_its_path_is_written(make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = ("a.png", "./a.png", "b/../a.png", str(tmp_path / "a.png"), "c/a.png")
+    row = rows()[0]
+    hashes = [rows_and_images_hash([replace(row, images=(make(path),))]) for path in paths]
+    assert len(set(hashes[:4])) == 1
+    assert hashes[4] != hashes[0]
+    assert rows_and_images_hash([replace(row, images=("a.png",))]) != rows_and_images_hash([replace(row, images=())])
+
+
+@pytest.mark.parametrize("test", ["mark: with", "mark: none", "mark: against, grain: 60"])
+def test_a_chain_whose_stages_are_tested_on_other_images_is_refused(tmp_path, test):
+    common = "name: phantoms, train: 4, val: 2, test: 2"
+    (tmp_path / "chain.yaml").write_text(
+        f"model: tiny\nstages:\n  first: {{method: sft, data: {{train: {{{common}}}, test: {{{common}, mark: against}}}}}}\n"
+        f"  second: {{method: sft, data: {{train: {{{common}}}, test: {{{common}, TEST}}}}}}\n".replace("TEST", test)
+    )
+    with pytest.raises(RecipeError, match="different test rows"):
+        load_chain(load_recipe(tmp_path / "chain.yaml"))
+    load_chain(load_recipe(tmp_path / "chain.yaml", [f"second.data.test={{{common}, mark: against}}"]))
 
 
 # --- under controls ---

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from osler.baselines.pairs import UNPAIRED, Judged, make_pairs, pair_of
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
 from osler.errors import RunError
 from osler.model.load import load_policy
-from osler.pairs import UNPAIRED, Judged, make_pairs, pair_of
 from osler.runs import Run
 from osler.schema import Outcome, Verdict
 from osler.strategies import STRATEGIES

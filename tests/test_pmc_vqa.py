@@ -188,8 +188,10 @@ def test_the_images(write, tmp_path):
 
 def test_the_split_is_told_by_the_file_else_by_the_row(write):
     names = ["train.csv", "test.csv", "test_clean.csv", "train_10k.csv", "val.csv", "mine.csv"]
+    names += ["train2.csv", "train (1).csv", "valve.csv", "trainees.csv", "testé.csv", "my_test.csv"]
     splits = [load_data(f"{PMC}:{write({}, name=name)}")[0].split for name in names]
-    assert splits == ["train", "test", "test", "train", "val", None]
+    assert splits == ["train", "test", "test", "train", "val", None, "train", "train", None, None, None, None]
+    assert load_data(f"{PMC}:{write({}, name='valve_2.csv')}")[0].split == "test"  # as its row says
     rows = load_data(f"{PMC}:{write({}, {'split': 'train'}, {'split': 'all'}, name='mine_2.csv')}")
     assert [row.split for row in rows] == ["test", "train", None]
 
@@ -278,6 +280,15 @@ def test_broken_rows_are_left_out_where_that_is_asked_for_and_counted(write, cap
 def test_a_column_that_is_missing_is_named(write, column):
     file = write({column: ABSENT})
     assert failure(f"{PMC}:{file}").startswith(f"{file}: it has no column {column!r}, but ")
+
+
+@pytest.mark.parametrize("again", [b"Answer", b" Figure_path ", b"Caption"])
+def test_a_column_that_is_named_twice_is_refused(write, again):
+    file = write({}, name="test_2.csv")
+    head, _, rows = file.read_bytes().partition(b"\r\n")
+    file.write_bytes(head + b"," + again + b"\r\n" + rows.rstrip() + b",A\r\n")
+    name = again.decode().strip()
+    assert failure(f"{PMC}:{file}") == f"{file}: its header names the column {name!r} twice. Keep one of the two."
 
 
 @pytest.mark.parametrize(

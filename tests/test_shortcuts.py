@@ -170,8 +170,12 @@ def test_the_result_is_json():
 
 def test_records_of_the_wrong_side_twice_or_of_other_rows_are_refused():
     sides = {mark: records(sees_the_lesion, mark) for mark in PLANTINGS}
-    with pytest.raises(RunError, match=r"is of mark: against, and was given for with\. Evaluate rows"):
+    with pytest.raises(
+        RunError, match=r"is of mark: against \(or of mark: with and a mark_share below 1\), and was given for with"
+    ):
         shortcut_reliance(sides["against"], sides["with"])
+    with pytest.raises(RunError, match=r"is of mark: with, and was given for against\. Evaluate rows .* mark: against\.$"):
+        shortcut_reliance(sides["with"], sides["with"])
     with pytest.raises(RunError, match="is of mark: none, and was given for against"):
         shortcut_reliance(sides["with"], sides["none"])
     with pytest.raises(RunError, match="two records of row 'phantom:test/6/0/"):
@@ -181,3 +185,14 @@ def test_records_of_the_wrong_side_twice_or_of_other_rows_are_refused():
         shortcut_reliance(sides["with"][:half], sides["against"][half:])
     with pytest.raises(RunError, match="no question for the diagnosis"):
         shortcut_reliance([], [])
+
+
+@pytest.mark.parametrize("extra", [{"mark_agrees": "yes"}, {"mark_agrees": [1]}, {"mark_agrees": False}, {"mark": "x"}, {}])
+def test_marks_of_another_making_are_none(extra):
+    def foreign(records):
+        return [replace(one, sample=replace(one.sample, extra=extra)) for one in records]
+
+    agreeing, against, unmarked = (records(sees_the_lesion, mark) for mark in PLANTINGS)
+    assert shortcut_reliance(agreeing, against, foreign(unmarked)) == shortcut_reliance(agreeing, against, unmarked)
+    with pytest.raises(RunError, match="is of mark: none, and was given for against"):
+        shortcut_reliance(agreeing, foreign(against))

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from osler import pass_rates, pipeline
-from osler.attempts import attempts
+from osler import pipeline
 from osler.config import PassRateSettings, Recipe, ShortcutSettings
 from osler.controls import CONTROLS
 from osler.datasets.phantoms import samples as phantoms
@@ -23,12 +22,14 @@ from osler.grading import grader
 from osler.model.load import load_policy
 from osler.model.sampling import seed_of
 from osler.options import NAMED, REFERS, fixed_because, refers_to_others, shuffled
-from osler.pass_rates import PassRate, measure, measured, solvable, within
 from osler.rl.engine import Engine
 from osler.runs import Run
 from osler.schema import Kind, Outcome, Parsed, Sample, Verdict
 from osler.strategies import strategy_of
-from osler.training_rows import drawn, drawn_once, order, rows_needed, select, tell
+from osler.training import pass_rates
+from osler.training.pass_rates import PassRate, measure, measured, solvable, within
+from osler.training.rows import drawn, drawn_once, order, rows_needed, select, tell
+from osler.training.tries import attempts
 
 SHUFFLING = ShortcutSettings(shuffle_options=True)
 

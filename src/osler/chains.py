@@ -8,7 +8,7 @@ from typing import Any
 
 from osler.check import STAGE, check_machine, check_rows, check_stages, verify_images
 from osler.config import Chain, Recipe
-from osler.datasets.manifests import row_hash
+from osler.datasets.manifests import rows_and_images_hash
 from osler.datasets.samples import Samples
 from osler.datasets.splits import Splits, load_splits
 from osler.errors import RecipeError
@@ -64,7 +64,7 @@ def load_chain(chain: Chain) -> dict[str, Splits]:
         check_rows(chain.stages[name], part)
         if not len(part.test):
             raise RecipeError(f"stage {name} has no test rows. Give data.test, or rows with split=test in data.train.")
-    if len({row_hash(part.test) for part in splits.values()}) > 1:
+    if len({rows_and_images_hash(part.test) for part in splits.values()}) > 1:
         raise RecipeError("the stages have different test rows, so their accuracies cannot be compared. Give one data.test.")
     verify_images(joined(*(joined(part.train, part.val, part.test) for part in splits.values())))
     return splits

@@ -136,7 +136,7 @@ def check_rows(recipe: Recipe, splits: Splits) -> None:
             "not one step could be made."
         )
     if recipe.against_shortcuts.debias:
-        from osler.training_rows import select
+        from osler.training.rows import select
 
         select(recipe, splits.train)
     if recipe.method == "sft":
@@ -162,8 +162,8 @@ def check_machine(recipe: Recipe) -> None:
 def _check_trl(recipe: Recipe) -> None:
     from trl import DPOConfig, GRPOConfig, SFTConfig
 
-    from osler.baselines import sft_fields
-    from osler.dpo import dpo_fields
+    from osler.baselines.dpo import dpo_fields
+    from osler.baselines.sft import sft_fields
     from osler.rl.trl_engine import grpo_fields
     from osler.rl.trl_trainer import check_passthrough
 

@@ -144,7 +144,9 @@ class SftSettings(Settings):
     micro_batch: int = Field(4, gt=0, description="Rows a forward; divides batch_size.")
     eval_steps: int = Field(25, gt=0, description="Validation loss every so many steps.")
     patience: int | None = Field(None, gt=0, description="Stop after so many validations without a lower loss; null never.")
-    max_seconds: float | str | None = Field(None, description="Stop after so many seconds; stage:NAME: as long as that took.")
+    max_seconds: float | str | None = Field(
+        None, description="SFT and DPO: stop after so many seconds; stage:NAME: as long as that took."
+    )
 
 
 class DpoSettings(Settings):
@@ -165,7 +167,7 @@ class PassRateSettings(Settings):
 
 
 class ShortcutSettings(Settings):
-    """Training against the text shortcut; all of it is off by default (osler.training_rows)."""
+    """Training against the text shortcut; all of it is off by default (osler.training.rows)."""
 
     shuffle_options: bool = Field(False, description="Another order of the options each time a row is drawn.")
     debias: bool = Field(False, description="Training rows rebuilt so that options say nothing of the answer.")
@@ -224,6 +226,10 @@ class Recipe(Settings):
     def _numbers(cls, value: dict[str, Any]) -> dict[str, Any]:
         """YAML 1.1 takes 1e-6 for text; typed settings are put right by their type, these by this."""
         return {key: float(v) if isinstance(v, str) and _FLOAT.fullmatch(v) else v for key, v in value.items()}
+
+
+ASKING = ("eval_max_tokens", "eval_batch_size", "controls", "threads")
+"""Settings that decide how a model is asked, or how fast it is trained, and not what it learns."""
 
 
 class Chain(Settings):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osler.check import check, check_machine, check_rows, stage_references, verify_images
-from osler.config import Recipe, ShortcutSettings, Spec
+from osler.config import ASKING, Recipe, ShortcutSettings, Spec
 from osler.controls import TWIN, blanked
 from osler.datasets.load import load_data
 from osler.datasets.manifests import row_hash
@@ -57,11 +57,11 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
         verify_images(joined(splits.train, splits.val))
     check_machine(recipe)
     start = _blind_start(recipe)
-    given, (splits, about) = splits.train, _selected(recipe, splits)
+    given, (splits, about) = splits.train, selected(recipe, splits)
     run = _train(recipe, path, splits, resume, given, **about)
     if recipe.controls.blind_twin:
         console.print("[bold]blind twin[/]: the same recipe on blank images")
-        from osler.pass_rates import kept_rows
+        from osler.training.pass_rates import kept_rows
 
         blind = Splits(blanked(kept_rows(recipe, splits.train, run)), blanked(splits.val), splits.test)
         controls = recipe.controls.model_copy(update={"blind_twin": False})
@@ -71,11 +71,11 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
     return run
 
 
-def _selected(recipe: Recipe, splits: Splits) -> tuple[Splits, dict[str, Any]]:
+def selected(recipe: Recipe, splits: Splits) -> tuple[Splits, dict[str, Any]]:
     """`splits` with the rows that are trained on, and what the manifest says of them where `against_shortcuts` is not off."""
     if recipe.against_shortcuts == ShortcutSettings():
         return splits, {}
-    from osler.training_rows import select, tell
+    from osler.training.rows import select, tell
 
     rows = select(recipe, splits.train)
     tell(recipe, rows)
@@ -123,7 +123,7 @@ def _train(recipe: Recipe, path: Path, splits: Splits, resume: bool, given: Samp
 
 def _solvable(recipe: Recipe, vlm: Any, splits: Splits, run: Run) -> Splits:
     """`splits` with the training rows that the start solves neither always nor never. Errors: RunError where none are left."""
-    from osler.pass_rates import solvable
+    from osler.training.pass_rates import solvable
 
     run.save(state="running")
     strategy, judge = strategy_for(recipe.strategy, recipe.wording, "training"), grader(recipe.answer_form)
@@ -134,15 +134,15 @@ def _trainer(recipe: Recipe, vlm: Any, splits: Splits, cut_off: Run | None = Non
     """What trains `recipe` into a run folder, from where `cut_off` stopped. Errors: any OslerError, before it writes."""
     strategy, judge = strategy_for(recipe.strategy, recipe.wording, "training"), grader(recipe.answer_form)
     if recipe.method != "grpo" or recipe.engine != "packed":
-        from osler.training_rows import drawn_once
+        from osler.training.rows import drawn_once
 
         splits = replace(splits, train=drawn_once(recipe, splits.train))
     if recipe.method == "sft":
-        from osler.baselines import train_sft
+        from osler.baselines.sft import train_sft
 
         return lambda run: train_sft(recipe, vlm, splits.train, splits.val, strategy, run)
     if recipe.method == "dpo":
-        from osler.dpo import train_dpo
+        from osler.baselines.dpo import train_dpo
 
         return lambda run: train_dpo(recipe, vlm, splits.train, strategy, judge, run)
     if recipe.engine == "trl":
@@ -182,23 +182,29 @@ def evaluate(
     path = Path(out or default_path("eval")) if resume else require_free(out or default_path("eval"))
     samples = load_part(data, split)
 
-    from osler.lineage import check_twin, recipe_of
-    from osler.model.endpoint import ENDPOINT, check_endpoint, parse_endpoint
-    from osler.model.preflight import check_policy
+    from osler.lineage import recipe_of
 
-    endpoint = parse_endpoint(model) if model.startswith(ENDPOINT) else None
-    if not endpoint:
-        check_policy(model)
-        check_twin(model)
+    check_model(model, with_images=any(sample.images for sample in samples))
     recipe = recipe_of(model)
     if recipe and recipe.data.train == data and split != "train" and all(sample.split is None for sample in samples):
         raise DataError(f"{data!r} has no splits, and {model} was trained on it: an accuracy there would be no test. "
                         "Give other rows, or say --split train.")  # fmt: skip
     verify_images(samples)
-    if endpoint:
-        check_endpoint(endpoint, with_images=any(sample.images for sample in samples))
     seen = None if recipe else _floor_of_data(data, split, train)
     return evaluate_rows(model, samples, trial, path, {"spec": data, "split": split}, seen=seen, resume=resume)
+
+
+def check_model(model: str, with_images: bool) -> None:
+    """Errors: any OslerError where `model` cannot be evaluated: its files, its blind twin, or the server that it is behind."""
+    from osler.lineage import check_twin
+    from osler.model.endpoint import ENDPOINT, check_endpoint, parse_endpoint
+    from osler.model.preflight import check_policy
+
+    if model.startswith(ENDPOINT):
+        check_endpoint(parse_endpoint(model), with_images=with_images)
+    else:
+        check_policy(model)
+        check_twin(model)
 
 
 def _floor_of_data(data: Spec, split: str, train: Spec | None) -> Floor | None:
@@ -318,7 +324,7 @@ def _cut_off(path: Path, recipe: Recipe, data: dict[str, Any]) -> Run:
     run = Run.open(path, "train")
     was, now = run.manifest["recipe"], recipe.model_dump(mode="json")
     for key in now:
-        if was.get(key) != now[key]:
+        if key not in ASKING and was.get(key) != now[key]:
             raise RunError(f"{path} cannot be resumed: its {key} was {was.get(key)!r}, now it is {now[key]!r}.")
     if run.manifest["trained_on"]["row_hash"] != data["row_hash"]:
         raise RunError(f"{path} cannot be resumed: its training rows were others. Restore them, or train into another folder.")

@@ -3,6 +3,7 @@
 A chain is a file with `stages`, each a recipe over the file's common keys.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -81,6 +82,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path} is no YAML: {error}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} is no recipe: it must be a mapping of settings, as in recipes/quickstart.yaml.")
+    try:
+        json.dumps(raw)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{path} holds what is no JSON ({error}). Put dates and the like in quotes.") from error
     return raw
 
 
@@ -93,6 +98,8 @@ def split_override(text: str) -> tuple[str, Any]:
         loaded = yaml.safe_load(value)
     except yaml.YAMLError:
         return key, value
+    if not isinstance(loaded, str | int | float | bool | dict | list | None):
+        return key, value  # YAML took it for a date
     if isinstance(loaded, str | dict | list) and not value.lstrip().startswith(("{", "[", '"', "'")):
         return key, value  # a data spec may hold any character, and ` #` starts no comment in it
     return key, loaded

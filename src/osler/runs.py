@@ -6,7 +6,8 @@
     RUN/records.jsonl    one line an evaluated sample
     RUN/controls.jsonl, samples.jsonl, forced.jsonl, perplexity.jsonl    what else was asked in an evaluation
     RUN/summary.json     the few numbers to quote, written last
-    RUN/adapter/         the trained LoRA, in PEFT's layout
+    RUN/pairs.jsonl, pass_rates.jsonl    what DPO, or a filter by difficulty, chose of the training rows
+    RUN/adapter/         the trained LoRA, in PEFT's layout; RUN/model/ after full tuning
     RUN/checkpoints/STEP/
 
 JSON files are written whole beside the old one and renamed; a line of a JSONL file is flushed as it is written, and a last
@@ -79,7 +80,7 @@ class Run:
             self.save(state=state, finished=now())
 
     def append(self, file: str, *rows: dict[str, Any]) -> None:
-        """Append `rows` to `file` (metrics | rollouts | records), one JSON line each."""
+        """Append `rows` to `file` (metrics, rollouts, records, ...), one JSON line each."""
         with (self.path / f"{file}.jsonl").open("a", encoding="utf-8", newline="\n") as out:
             out.write(_lines(rows))
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from osler.drawing.marks import Planting
 from osler.errors import RunError
 from osler.looking import answer_of, right, unparseable
 from osler.schema import Record, fold_text
@@ -93,16 +94,26 @@ def _by_row(planting: str, records: Sequence[Record]) -> dict[Key, Record]:
     """The records by their row. Errors: RunError for a row that comes twice, or whose mark is not as `planting` says."""
     found: dict[Key, Record] = {}
     for record in records:
-        said = {True: "with", False: "against", None: "none"}[record.sample.extra.get("mark_agrees")]
+        said = _planting(record)
         if said != planting:
+            share = " (or of mark: with and a mark_share below 1)" if (said, planting) == ("against", "with") else ""
             raise RunError(
-                f"the record {record.sample.id!r} is of mark: {said}, and was given for {planting}. Evaluate rows whose data "
-                f"spec says mark: {planting}."
+                f"the record {record.sample.id!r} is of mark: {said}{share}, and was given for {planting}. Evaluate rows "
+                f"whose data spec says mark: {planting}{' and no mark_share' if share else ''}."
             )
         if (key := (record.sample.id, record.sample.question, record.sample.golds)) in found:
             raise RunError(f"mark: {planting} has two records of row {record.sample.id!r}. Evaluate each row once.")
         found[key] = record
     return found
+
+
+def _planting(record: Record) -> Planting:
+    """What the mark of the row says; none where `extra` holds no mark as osler.datasets.phantoms plants it."""
+    extra = record.sample.extra
+    agrees = extra.get("mark_agrees")
+    if "mark" not in extra or not isinstance(agrees, bool):
+        return "none"
+    return "with" if agrees else "against"
 
 
 def _compared(sides: Mapping[str, Mapping[Key, Record]]) -> tuple[list[Key], Counter[str]]:

@@ -196,6 +196,31 @@ def hierarchical_difference(
     return MethodDifference(estimate, _p_of_resamples(values_R), seeds_a, seeds_b, len(sums_KC))
 
 
+def hierarchical_mean(
+    by_seed: Sequence[Sequence[bool | float]],
+    clusters: Sequence[str] | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """The mean over seeds and rows, with the interval of a bootstrap that draws seeds and clusters again; n counts rows.
+
+    Estimand: the expected value of one more training run, on rows like these. Errors and source: as `hierarchical_difference`.
+    """
+    if len(by_seed) < 2:
+        raise ValueError("one seed says nothing about the next: train at least two, or give the run's own interval")
+    if len({len(values) for values in by_seed}) != 1:
+        raise ValueError(f"runs of {sorted({len(values) for values in by_seed})} rows are not about the same rows")
+    if not len(by_seed[0]):
+        return EMPTY
+    values_SN = np.stack([as_credits(values) for values in by_seed])
+    sums_KC = cluster_sums(np.concatenate([values_SN, np.ones_like(values_SN[:1])]).T, clusters)
+    totals_RC = resampled_sums(sums_KC, seed)
+    values_R = _over_seeds(totals_RC[:, :-1] / totals_RC[:, -1:], np.random.default_rng([seed, 1]))
+    found = percentile_estimate(float(values_SN.mean()), values_R, values_SN.shape[1], len(sums_KC), 0.0, level)
+    low, high = max(0.0, float(found.ci_low or 0.0)), min(1.0, float(found.ci_high or 0.0))  # seeds' deviations are stretched
+    return replace(found, ci_low=low, ci_high=high)
+
+
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """The adjusted p of each primary contrast by its name: below 0.05 means found, with 5 % for an error in the whole family.
 

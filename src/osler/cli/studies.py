@@ -30,11 +30,10 @@ def study(
                 for one in result.entries]  # fmt: skip
         print_table(result.study.title or result.study.name, ("row", "seed", "recipe", "stages"), rows)
     else:
-        for test in dict.fromkeys(one.test for one in result.results):
-            rows = tables.table(result.study, result.results, result.tests, test)
+        for test in dict.fromkeys(one.test for one in result.means):
+            rows = tables.table(result.study, result.means, result.tests, test)
             print_table(f"{result.study.title or result.study.name}, test rows: {test}", tables.columns_of(result.study), rows)
-        compared = len([one for one in result.tests if one.metric == "accuracy"])
-        for line in (*tables.how_to_read(result.study, compared), *result.study.notes):
+        for line in (*tables.how_to_read(result.study, result.tests), *result.study.notes):
             typer.echo(line)
         waiting = len(result.to_json()["rows"]) - len(result.results) - len(result.failed)
         if waiting:

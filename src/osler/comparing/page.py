@@ -16,7 +16,7 @@ from osler.comparing.medical_terms import Phrase, find_terms, vocabulary
 from osler.comparing.same_rows import Evaluated, read_same
 from osler.comparing.strata import AGREEMENT, RULE, Selection, choose
 from osler.examples import thumbnail
-from osler.images import BLANK, MADE, MARKED, NOISE, PHANTOM
+from osler.images import BLANK, GRAINY, MADE, MARKED, NOISE, PHANTOM, underlying
 from osler.looking import right, unparseable
 from osler.overlap import repetition
 from osler.reasoning.conclusions import consistent
@@ -24,7 +24,13 @@ from osler.runs import Run, write_named
 from osler.schema import LETTERS, Record, Sample
 from osler.stats import Estimate, proportion
 
-SEEN = {BLANK: "a blank image", NOISE: "noise", MARKED: "a marked image", None: "another image"}
+SEEN = {
+    BLANK: "a blank image",
+    NOISE: "noise",
+    MARKED: "a marked image",
+    GRAINY: "a grainy image",
+    None: "another image",
+}
 """What a model was shown where it was not the row's image, by how the reference to it begins."""
 
 Outcome = Literal["right", "wrong", "unparseable", "unjudged"]
@@ -226,6 +232,7 @@ def _saw(given: Sequence[str], shown: Sequence[str]) -> str | None:
     return "no image" if not kinds else SEEN[kinds.pop()] if len(kinds) == 1 else SEEN[None]
 
 
-def _image(reference: str) -> tuple[str | None, str]:
+def _image(reference: str) -> tuple[str, str]:
     """What tells images apart: how each was made and its name; the same data may lie in another folder on another machine."""
-    return _made(reference), reference if PHANTOM in reference else Path(reference).name
+    inner = underlying(reference)
+    return reference.removesuffix(inner), inner if inner.startswith(PHANTOM) else Path(inner).name

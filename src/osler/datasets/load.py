@@ -2,7 +2,7 @@
 
     NAME | NAME:PATH | NAME:PATH?images=ROOT     PATH is one file or a folder
     phantoms | phantoms:SEED                     drawn, not read
-    {name: jsonl, path: ..., images: ...}        the same in a recipe
+    {name: jsonl, path: ..., images: ...}        the same in a recipe; as a text, what begins with { is YAML
     {name: phantoms, seed: 0, train: 400, val: 60, test: 240}    how many images of each split
     {name: phantoms, mark: {train: with, test: against}, mark_share: 0.9}    what their marks say (osler.drawing.marks)
     {name: phantoms, grain: 60}                  images that are 60 % noise
@@ -12,8 +12,9 @@ A mapping may also say which of the rows are kept, first by `where`, then by `li
     where: {modality: CT, question_type: [disease, anatomy]}    rows that agree with every key; of a list any value will do
     limit: 500 | {train: 10000, test: 7000}    at most so many rows of each split, or of those named, drawn by `seed`
 
-The text is taken literally, nothing is unquoted; the last `?images=` separates, and a path that itself holds one is given
-as a mapping. A relative path is looked for from the working directory, then below the folder that OSLER_DATA names.
+How many rows were kept is told on stderr. Any other text is taken literally, nothing is unquoted; the last `?images=`
+separates, and a path that itself holds one is given as a mapping. A relative path is looked for from the working directory,
+then below the folder that OSLER_DATA names.
 
 A new data set is one file and one line in `DATASETS`. One that lives elsewhere needs no line: NAME may be
 `package.module:function`, where the function takes the `DataSpec`, its paths found, and yields `Sample`s.
@@ -21,22 +22,22 @@ A new data set is one file and one line in `DATASETS`. One that lives elsewhere 
 
 import os
 import re
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass
 
-from osler.datasets import phantoms
-from osler.datasets.samples import Samples, known_modality, known_question_type
+from osler.datasets import keeping, phantoms
+from osler.datasets.samples import Samples
 from osler.errors import DataError, unknown
-from osler.schema import Kind, Sample
+from osler.progress import console
+from osler.schema import Sample
 
 _ROW_KEYS = ("where", "limit", "seed")
 _FILE_KEYS = ("name", "path", "images", *_ROW_KEYS)
@@ -78,10 +79,13 @@ class DataSpec:
 
 
 def draw(spec: DataSpec) -> Iterable[Sample]:
-    """The drawn samples of `spec.seed`, as many images of each split as it says."""
+    """The drawn samples of `spec.seed`, as many images of each split as it says. Errors: DataError for marks that cannot be."""
     named = {split: getattr(spec, split) for split in phantoms.IMAGES}
     images = {split: phantoms.IMAGES[split] if n is None else n for split, n in named.items()}
-    return phantoms.samples(spec.seed, images, phantoms.plantings_of(spec.mark), spec.mark_share, spec.grain)
+    plantings = phantoms.plantings_of(spec.mark)
+    if spec.mark_share < 1:
+        phantoms.require_shared(images, plantings)
+    return phantoms.samples(spec.seed, images, plantings, spec.mark_share, spec.grain)
 
 
 Adapter = Callable[[DataSpec], Iterable[Sample]]
@@ -101,22 +105,39 @@ DATASETS: dict[str, str | Adapter] = {
 def load_data(spec: str | Mapping[str, Any] | DataSpec) -> Samples:
     """The samples that `spec` stands for, every row checked, also those that `where` and `limit` then leave out.
 
+    Where one of these is given, stderr says how many rows are left.
     Errors: DataError, with file and row where it is about a row; where no row is left it says what there was.
     """
     known = spec if isinstance(spec, DataSpec) else parse_spec(spec)
     read = find_adapter(known.name)
     with _named(known):
-        wanted = _wanted(known.where or {})
+        _require_words(known)
+        wanted = keeping.wanted_values(known.where or {})
     samples = Samples.of(read(replace(known, path=_located(known.path), images=_located(known.images))))
-    with _named(known):
-        samples = _matching(samples, wanted) if wanted else samples
-        return samples if known.limit is None else _limited(samples, known.limit, known.seed)
+    return _kept(known, samples, wanted) if wanted or known.limit is not None else samples
+
+
+def _kept(spec: DataSpec, samples: Samples, wanted: Mapping[str, set[str]]) -> Samples:
+    """The rows that `spec` keeps, and a line on stderr about how many. Errors: DataError that names the spec."""
+    notes, n, matched, limited = list[str](), len(samples), None, None
+    with _named(spec):
+        if wanted:
+            samples, notes = keeping.matching(samples, wanted)
+            matched = len(samples)
+        if spec.limit is not None:
+            samples = keeping.limited(samples, spec.limit, spec.seed)
+            limited = len(samples)
+    said = f"{_title(spec)}: {keeping.sentence(n, matched, limited, notes)}"
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
+    return samples
 
 
 def parse_spec(spec: str | Mapping[str, Any]) -> DataSpec:
     """The parts of `spec`; nothing is looked up yet. Errors: DataError where it is not of the form above."""
     if not isinstance(spec, str):
         return _checked(dict(spec))
+    if spec.startswith("{"):
+        return _checked(_mapping(spec))
     head, mark, images = spec.rpartition("?images=") if "?images=" in spec else (spec, "", "")
     name, colon, path = head.partition(":")
     if name not in DATASETS and (own := _FUNCTION.fullmatch(head)):
@@ -127,60 +148,6 @@ def parse_spec(spec: str | Mapping[str, Any]) -> DataSpec:
     if colon:
         parts |= {"seed": _seed(spec, path)} if name == "phantoms" else {"path": path}
     return _checked(parts | ({"images": images} if mark else {}))
-
-
-def _known_kind(label: str) -> Kind:
-    if label not in set(Kind):
-        raise DataError(unknown("kind", label, Kind))
-    return Kind(label)
-
-
-_VALUE_OF: dict[str, Callable[[str], str]] = {
-    "modality": known_modality,
-    "question_type": known_question_type,
-    "kind": _known_kind,
-    "source": str,  # the rows say which there are of these two
-    "language": str,
-}
-"""The keys of `where`, and the value that a spelling stands for, which a row has in the field of that name."""
-
-
-def _wanted(where: Mapping[str, str | list[str]]) -> dict[str, set[str]]:
-    """By key of `where` the values that will do. Errors: DataError for a key or value that is unknown, with the nearest."""
-    if odd := next((key for key in where if key not in _VALUE_OF), None):
-        raise DataError(f"where: {unknown('key', odd, _VALUE_OF)}")
-    listed = {key: [given] if isinstance(given, str) else given for key, given in where.items()}
-    return {key: {str(_VALUE_OF[key](label)) for label in labels} for key, labels in listed.items()}
-
-
-def _matching(samples: Samples, wanted: Mapping[str, set[str]]) -> Samples:
-    """The rows that agree with every key, at least one. Errors: DataError; for a source or language that no row has."""
-    values = [{key: str(getattr(row, key)) for key in wanted} for row in samples]
-    there = {key: Counter(row[key] for row in values) for key in wanted}
-    for key in {"source", "language"} & wanted.keys():
-        if absent := min(wanted[key] - there[key].keys(), default=None):
-            raise DataError(f"where: {unknown(key, absent, there[key])}")
-    kept = [at for at, row in enumerate(values) if all(row[key] in wanted[key] for key in wanted)]
-    if not kept:
-        asked = " and ".join(f"{key} {' or '.join(sorted(wanted[key]))}" for key in wanted)
-        counts = "; ".join(f"by {key} {dict(sorted(there[key].items()))}" for key in wanted)
-        raise DataError(f"where: none of the {len(samples)} rows has {asked}. There are {counts}.")
-    return samples.take(kept)
-
-
-def _limited(samples: Samples, limit: int | Mapping[str, int], seed: int) -> Samples:
-    """At most `limit` rows of each split, in their order. Errors: DataError for a split that no row has.
-
-    Every row has a number by `seed` and its id, and the lowest are kept: rows are drawn evenly, whatever their order and
-    whatever other rows there are, and a larger limit keeps what a smaller one did.
-    """
-    numbered: defaultdict[str, list[tuple[bytes, int]]] = defaultdict(list)
-    for at, row in enumerate(samples):
-        numbered[row.split or "none"].append((sha256(f"{seed} {row.id}".encode()).digest(), at))
-    most = dict.fromkeys(numbered, limit) if isinstance(limit, int) else dict(limit)
-    if absent := next((split for split in most if split not in numbered), None):
-        raise DataError(f"limit: {unknown('split', absent, numbered)} Where rows have none, give one number.")
-    return samples.take(sorted(at for split, rows in numbered.items() for _, at in sorted(rows)[: most.get(split)]))
 
 
 def find_adapter(name: str) -> Adapter:
@@ -226,7 +193,18 @@ def _named(spec: DataSpec) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(f"{spec.name}{f':{spec.path}' if spec.path else ''}, {error}") from error
+        raise DataError(f"{_title(spec)}, {error}") from error
+
+
+def _title(spec: DataSpec) -> str:
+    return spec.name if spec.path is None else f"{spec.name}:{spec.path}"
+
+
+def _require_words(spec: DataSpec) -> None:
+    """Errors: DataError for a mapping in `spec` that says nothing."""
+    for key in ("where", "limit", "mark"):
+        if getattr(spec, key) == {}:
+            raise DataError(f"{key}: it is empty. Say something there, or leave {key} out.")
 
 
 def _sentence(error: DataError | ValidationError) -> str:
@@ -238,6 +216,18 @@ def _sentence(error: DataError | ValidationError) -> str:
         return f"it is no JSON object: {first['msg']}."
     field = f"the field {first['loc'][0]!r}"
     return f"{field} is missing." if first["type"] == "missing" else f"{field}: {first['msg']}."
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """The mapping that `text` is in YAML. Errors: DataError where it is none."""
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # the latter for a date that there is not
+        what = " ".join(str(error).split())
+        raise DataError(
+            f"the data spec {text!r} begins with {{ and is no YAML mapping ({what}). Write {{name: NAME, path: PATH}}."
+        ) from error
+    return dict(found)
 
 
 def _checked(parts: dict[str, Any]) -> DataSpec:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from osler.datasets import jsonl
 from osler.datasets.load import DataSpec
 from osler.datasets.samples import Samples
 from osler.errors import DataError
-from osler.images import MADE, PHANTOM
+from osler.images import MADE, PHANTOM, underlying
 from osler.runs import require_free, write_json, write_whole
 from osler.schema import Sample, fold_text
 
@@ -71,11 +71,30 @@ def write_manifest(samples: Samples, file: Path, root: str | None = None) -> dic
 
 
 def row_hash(samples: Iterable[Sample]) -> str:
-    """A hash of what is asked and what is right, row by row."""
+    """A hash of what is asked and what is right, row by row, whatever the images show."""
+    return _hash([s.id, s.question, s.options, s.golds] for s in samples)
+
+
+def rows_and_images_hash(samples: Iterable[Sample]) -> str:
+    """A hash of what is asked, what is right and about which images, row by row; of use on one machine only.
+
+    Rows with marks or grain have the `row_hash` of those without, and other images. A file is known by where it lies, however
+    its path was written. Errors: DataError for a reference that names no image.
+    """
+    return _hash([s.id, s.question, s.options, s.golds, list(map(_place, s.images))] for s in samples)
+
+
+def _hash(rows: Iterable[Sequence[Any]]) -> str:
     digest = hashlib.sha256()
-    for s in samples:
-        digest.update(json.dumps([s.id, s.question, s.options, s.golds], ensure_ascii=False).encode() + b"\n")
+    for row in rows:
+        digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
+
+
+def _place(image: str) -> str:
+    """The reference to `image` with the absolute path of the file that it is, or is made from."""
+    inner = underlying(image)
+    return image if inner.startswith(PHANTOM) else image.removesuffix(inner) + os.path.abspath(inner)
 
 
 def distinct_options(samples: Samples) -> tuple[Samples, tuple[str, ...]]:

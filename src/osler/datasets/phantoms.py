@@ -85,6 +85,15 @@ def plantings_of(mark: str | Mapping[str, str]) -> dict[str, Planting]:
     return {split: known for split, planting in said.items() for known in PLANTINGS if known == planting}
 
 
+def require_shared(images: Mapping[str, int], plantings: Mapping[str, Planting]) -> None:
+    """Errors: DataError where no image is drawn whose mark a share below 1 could turn."""
+    if not any(images.get(split) and plantings.get(split) == "with" for split in ("train", "val")):
+        raise DataError(
+            "mark_share: it is the share of train and val images of mark: with that are marked so, and there are none. "
+            "Leave it out, or mark them: with."
+        )
+
+
 def questions(reference: str, mark: Mark | None = None, grain: int = 0) -> Iterator[Sample]:
     """The questions about one phantom, which shows `mark` and so much `grain`. Errors: DataError for a bad reference.
 

@@ -13,10 +13,11 @@ Zhang et al. 2023, arXiv:2305.10415; CC BY-SA; the hub's RadGenome/PMC-VQA. Vers
 `train_2.csv` (152,603) and `test_2.csv` (33,430), its images `figures`. The files were not at hand: columns and counts are
 those of the data card and of public programs that read them, and what is tested is rows written after these.
 
-A file's name tells its split, else the row's own `split` does. Below a folder the train and test files of one version are
-read; test_clean.csv only by its name. ROOT of `?images=ROOT` is the folder of the images; without it rows are read without.
-The group is the article, PMC1064097. Options and question lose outer blanks, options the letter of their place too. Other
-columns are kept in `extra`; the caption may hold the answer.
+A file's name tells its split where it begins with that word, as test_clean.csv does and valve.csv does not, else the row's own
+`split` does. Below a folder the train and test files of one version are read; test_clean.csv only by its name. ROOT of
+`?images=ROOT` is the folder of the images; without it rows are read without. The group is the article, PMC1064097. Options and
+question lose outer blanks, options the letter of their place too. Other columns are kept in `extra`; the caption may hold the
+answer.
 
 Letter and text of the gold must agree. Some rows of version 1 are broken: ten letters of test.csv are a quotation mark, and
 others count 31 rows of train.csv whose options or gold do not fit. `read` stops at a row that tells no one option, while
@@ -85,7 +86,7 @@ def _files(spec: DataSpec) -> list[Path]:
 
 def _read(file: Path, root: str | None) -> Iterator[Sample | DataError]:
     """For each row its sample, or what is wrong with it. Errors: DataError for the file, or an image that is absent."""
-    split = next((name for name in SPLITS if file.stem.startswith(name)), None)
+    split = next((name for name in SPLITS if re.match(rf"{name}(?![^\W\d_])", file.stem)), None)
     for number, where, row in _rows(file):
         with at_row(file, number):
             images = () if root is None else (image_below(root, row["Figure_path"].strip()),)
@@ -127,8 +128,10 @@ def _rows(file: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
 
 
 def _header(file: Path, fields: list[str]) -> list[str]:
-    """The names of the columns, without outer blanks. Errors: DataError where one is missing."""
+    """The names of the columns, without outer blanks. Errors: DataError where one is missing, or stands there twice."""
     names = [name.strip() for name in fields]
+    if twice := [name for at, name in enumerate(names) if name in names[:at]]:
+        raise DataError.at(file, None, f"its header names the column {twice[0]!r} twice.", "Keep one of the two.")
     if missing := [name for name in _NEEDED if name not in names]:
         raise DataError.at(file, None, f"it has no column {missing[0]!r}, but {', '.join(names)}.")
     return names

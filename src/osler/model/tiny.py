@@ -32,7 +32,7 @@ from transformers import (
 from osler.datasets.phantoms import describe, samples
 from osler.drawing.phantoms import phantom_case
 from osler.images import open_image
-from osler.model.family import FAMILIES, VLM
+from osler.model.family import FAMILIES, TURNS, VLM
 from osler.model.generate import generate
 from osler.model.load import TINY, ImageOnlyProcessor
 from osler.model.prompts import processor_inputs
@@ -51,24 +51,6 @@ SPECIAL = (
 )
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 CAPTION_REQUEST = "Describe the image."
-
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-{%- if loop.first and message['role'] != 'system' -%}
-{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}
-{%- endif -%}
-{{ '<|im_start|>' + message['role'] + '\\n' }}
-{%- if message['content'] is string -%}{{ message['content'] }}
-{%- else -%}
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>
-{%- elif part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-{{ '<|im_end|>\\n' }}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
-"""
 
 
 def build_tokenizer(vocabulary: int = 800) -> PreTrainedTokenizerFast:
@@ -90,7 +72,7 @@ def build_tokenizer(vocabulary: int = 800) -> PreTrainedTokenizerFast:
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         padding_side="left",
-        chat_template=CHAT_TEMPLATE,
+        chat_template=TURNS,
     )
 
 
@@ -151,7 +133,7 @@ def build(seed: int = 0) -> VLM:
     """The untrained model with its processor, as `load_policy` would give it."""
     tokenizer = build_tokenizer()
     image_processor = Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=112 * 112)
-    processor = ImageOnlyProcessor(image_processor, tokenizer, CHAT_TEMPLATE)
+    processor = ImageOnlyProcessor(image_processor, tokenizer, TURNS)
     return VLM("tiny", build_model(tokenizer, seed), processor, FAMILIES["qwen2_vl"])
 
 

@@ -17,7 +17,7 @@ from transformers import get_scheduler
 
 from osler.config import Recipe
 from osler.errors import RunError
-from osler.model.adapters import lora_config, save_adapter, save_model
+from osler.model.adapters import lora_config, save_adapter, save_model, unfreeze
 from osler.model.attention import base_model
 from osler.model.family import VLM
 from osler.model.merged import SideCopy
@@ -31,7 +31,11 @@ class Learner:
         self.recipe = recipe
         torch.manual_seed(recipe.seed)  # a LoRA begins at random
         frozen = copy.deepcopy(vlm.model) if recipe.full and recipe.objective.beta else None
-        model = _unfreeze(vlm.model, recipe) if recipe.full else get_peft_model(vlm.model, lora_config(vlm, recipe.lora))
+        model = (
+            unfreeze(vlm.model, recipe.train_vision)
+            if recipe.full
+            else get_peft_model(vlm.model, lora_config(vlm, recipe.lora))
+        )
         self.vlm = VLM(vlm.name, model, vlm.processor, vlm.family)
         self.side = SideCopy(model)
         self.accelerator = _accelerator(vlm)
@@ -169,16 +173,6 @@ def _hand_over(master: nn.Parameter) -> Any:
             parameter.grad = None
 
     return hook
-
-
-def _unfreeze(model: Any, recipe: Recipe) -> Any:
-    """`model` with all of its language model open to training, and of the tower what the recipe says."""
-    inner = base_model(model).model
-    model.requires_grad_(True)
-    inner.visual.requires_grad_(recipe.train_vision == "all")
-    if recipe.train_vision == "merger":
-        inner.visual.merger.requires_grad_(True)
-    return model
 
 
 def _checkpoint_activations(model: Any, recipe: Recipe) -> None:

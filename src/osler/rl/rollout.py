@@ -19,7 +19,7 @@ from osler.model.sampling import Sampling, seed_of
 from osler.rl.objective import gdpo_advantages, group_advantages, nan_std
 from osler.rl.scoring import Scorer, Scores, on_grid
 from osler.schema import Sample
-from osler.training_rows import drawn, order
+from osler.training.rows import drawn, order
 
 Measure = Callable[[Sequence[Sample], Sequence[Encoded], Sequence[Sequence[Sampled]]], Scores]
 """What an engine measures of the completions of a roll before they are rewarded: samples, prompts and completions, group by

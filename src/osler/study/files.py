@@ -26,11 +26,21 @@ from osler.recipe_files import find_recipe, read_yaml, set_key, split_override, 
 Scale = Literal["tiny", "paper"]
 
 
+class AskSettings(Settings):
+    """How a row is asked, where not as it was trained."""
+
+    strategy: str | None = None
+    wording: Literal["same", "medr1"] | None = None
+    answer_form: Literal["letter", "text"] | None = None
+    max_tokens: int | None = Field(None, gt=0)
+    scorer: str | None = None
+
+
 class RowSettings(Settings):
     """A row of the table: a recipe with settings changed, or a model that is only evaluated.
 
-    With `each` it stands for one row for each combination of those values; `{key}` in a text of `set`, alone, is replaced by
-    the value.
+    With `each` it stands for one row for each combination of those values. A text of `recipe`, `model` or `set` that is `{key}`
+    becomes the value; `{key}` inside a longer text of `recipe` or `model` is replaced.
     """
 
     name: str
@@ -40,9 +50,7 @@ class RowSettings(Settings):
         None, description="A model to evaluate instead; base: the recipe's; start: where the stage starts."
     )
     set: dict[str, Any] = Field(default_factory=dict, description="Dotted keys, as overrides of osler train.")
-    ask: dict[str, Any] = Field(
-        default_factory=dict, description="How it is asked, where not as trained: strategy, answer_form, max_tokens, scorer."
-    )
+    ask: AskSettings = AskSettings()
     each: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
 
     @property
@@ -56,8 +64,16 @@ class RowSettings(Settings):
         return [(self._with(one), one) for one in combinations]
 
     def _with(self, values: Mapping[str, Any]) -> "RowSettings":
+        filled = {name: _inside(text, values) for name, text in (("recipe", self.recipe), ("model", self.model))}
         name = " · ".join([self.name, *map(str, values.values())])
-        return self.model_copy(update={"name": name, "set": _filled(self.set, values), "each": {}})
+        return self.model_copy(update={**filled, "name": name, "set": _filled(self.set, values), "each": {}})
+
+    @model_validator(mode="after")
+    def _heeded(self) -> "RowSettings":
+        for key in self.each:
+            if f"{{{key}}}" not in json.dumps([self.recipe, self.model, self.set]):
+                raise ValueError(f"row {self.name!r}: each.{key} is named nowhere. Write {{{key}}} where its values belong")
+        return self
 
 
 class StudySettings(Settings):
@@ -125,6 +141,12 @@ def recipe_file(row: RowSettings, study: StudySettings, beside: Path) -> Path:
 def as_overrides(settings: Mapping[str, Any]) -> list[str]:
     """`settings` as the overrides `key=value` that say the same; JSON is YAML."""
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+
+
+def _inside(text: str | None, values: Mapping[str, Any]) -> str | None:
+    for key, value in values.items() if text else ():
+        text = str(text).replace(f"{{{key}}}", str(value))
+    return text
 
 
 def _filled(settings: Any, values: Mapping[str, Any]) -> Any:

@@ -7,21 +7,21 @@ settings that decide its weights.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from osler.check import STAGE, check, check_stages, stage_references
-from osler.config import Chain, Recipe, Spec
+from osler.config import ASKING, Chain, Recipe, Spec
+from osler.datasets.load import find_adapter, parse_spec
 from osler.datasets.manifests import row_hash
+from osler.datasets.samples import Samples
 from osler.datasets.splits import load_part, load_splits
-from osler.errors import RecipeError, unknown
+from osler.errors import DataError, RecipeError
 from osler.recipe_files import load_recipe
 from osler.study.files import RowSettings, StudySettings, as_overrides, recipe_file
 from osler.trial import Trial
 
-ASKING = ("eval_max_tokens", "eval_batch_size", "controls", "threads")
-"""Settings that decide how a model is asked, or how fast it is trained, and not what it learns."""
 OF_METHOD = {
     "sft": ("rewards", "objective", "rollout", "dpo", "engine", "micro_tokens", "features"),
     "dpo": ("rewards", "objective", "engine", "micro_tokens"),
@@ -49,7 +49,8 @@ class Entry:
     """A run of the table: row `name` (of the `group` of rows that differ in `values` only) at `seed`.
 
     `stages` are what is trained for it, in order, the last one reported; none where `model` is evaluated as it is.
-    `trial` is how it is asked.
+    `trial` is how it is asked. `tuning` names what learning rates are tried for, the same for all seeds and for rows that
+    only ask otherwise; None where nothing is tuned.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Entry:
     trial: Trial
     stages: tuple[Stage, ...]
     model: str | None
+    tuning: str | None = None
 
 
 def entries_of(study: StudySettings, file: Path) -> list[Entry]:
@@ -74,7 +76,18 @@ def entries_of(study: StudySettings, file: Path) -> list[Entry]:
         for number, seed in enumerate(study.seeds)
         for row, one, values in rows
     ]
-    return [entry for number, entry in found if entry.stages or not number]
+    kept = [entry for number, entry in found if entry.stages or not number]
+    return [replace(entry, tuning=_tuning(study, entry, kept)) for entry in kept]
+
+
+def _tuning(study: StudySettings, entry: Entry, entries: list[Entry]) -> str | None:
+    """The digest of what the row trains on the first seed, where its learning rate is to be chosen."""
+    if study.tune < 2 or not entry.stages or entry.stages[-1].recipe != entry.recipe:
+        return None
+    if len(entry.stages) > 1 and any(isinstance(stage.recipe.sft.max_seconds, str) for stage in entry.stages):
+        raise RecipeError(f"row {entry.name!r}: learning rates cannot be tried for a stage whose seconds are another's. Leave "
+                          "out tune, or the row.")  # fmt: skip
+    return next(one.stages[-1].digest for one in entries if one.name == entry.name)
 
 
 def _entry(study: StudySettings, file: Path, group: str, row: RowSettings, values: Mapping[str, Any], seed: int) -> Entry:
@@ -103,12 +116,8 @@ def _trained(stages: Mapping[str, Recipe], chosen: str, model: str | None) -> tu
 
 
 def _trial(row: RowSettings, recipe: Recipe) -> Trial:
-    """How the row is asked. Errors: RecipeError for a setting of `ask` that there is none of."""
-    known = ("strategy", "answer_form", "max_tokens", "scorer")
-    for key in row.ask:
-        if key not in known:
-            raise RecipeError(f"row {row.name!r}: {unknown('key', f'ask.{key}', (f'ask.{name}' for name in known))}")
-    trial = Trial.of(recipe).with_changes(**row.ask)
+    """How the row is asked. Errors: RecipeError for a name in `ask` that nothing answers to."""
+    trial = Trial.of(recipe).with_changes(**row.ask.model_dump())
     trial.check()
     return trial
 
@@ -131,13 +140,15 @@ def _needed(stages: Mapping[str, Recipe], chosen: str) -> tuple[Stage, ...]:
 def digest_of(recipe: Recipe, needs: Mapping[str, str]) -> str:
     """A name for what `recipe` makes of the stages that it `needs`: the same where nothing that decides the weights differs."""
     left_out = {*ASKING, *OF_METHOD[recipe.method]}
+    if recipe.against_shortcuts.pass_rate:
+        left_out.discard("rollout")  # rows are chosen by how often they are solved when sampled so
     decides = {key: value for key, value in recipe.model_dump(mode="json").items() if key not in left_out}
     decides["data"] = {key: value for key, value in decides["data"].items() if key != "test"}
     if recipe.controls.blind_twin:
         decides["blind_twin"] = True
     if recipe.init and (found := STAGE.fullmatch(recipe.init)):
         decides["init"] = needs[found["name"]]
-    if recipe.method == "sft":
+    if recipe.method in ("sft", "dpo"):
         longest = recipe.sft.max_seconds
         found = STAGE.fullmatch(longest) if isinstance(longest, str) else None
         decides["sft"]["max_seconds"] = needs[found["name"]] if found else longest
@@ -153,8 +164,11 @@ def test_specs(study: StudySettings, entry: Entry) -> dict[str, Spec]:
 def check_tests(study: StudySettings, entries: list[Entry]) -> None:
     """Errors: RecipeError where two rows are tested on different rows, so that no row of the table could be compared.
 
-    Equal specs are equal rows; where specs differ, the rows are read.
+    Equal specs are equal rows; where specs differ, the rows are read. DataError for a spec that names no data set.
     """
+    for entry in entries:
+        for spec in (*test_specs(study, entry).values(), entry.recipe.data.train):
+            find_adapter(parse_spec(spec).name)
     if study.tests:
         return
     by_spec: dict[str, Entry] = {}
@@ -170,9 +184,18 @@ def check_tests(study: StudySettings, entries: list[Entry]) -> None:
 
 
 def _test_hash(recipe: Recipe) -> str:
+    return row_hash(test_rows(recipe))
+
+
+def test_rows(recipe: Recipe) -> Samples:
+    """The test rows of `recipe`: never those that it trains on. Errors: DataError where it has none."""
     data = recipe.data
-    rows = load_part(data.test, "test") if data.test is not None else load_splits(data, recipe.seed).test
-    return row_hash(rows)
+    if data.test is not None:
+        return load_part(data.test, "test")
+    rows = load_splits(data, recipe.seed).test
+    if not len(rows):
+        raise DataError(f"{data.train!r} has no test rows. Give data.test, or rows with split=test in data.train.")
+    return rows
 
 
 def rates(recipe: Recipe, trials: int) -> list[float]:
@@ -185,4 +208,4 @@ def with_rate(entry: Entry, lr: float) -> Entry:
     *before, last = entry.stages
     recipe = last.recipe.model_copy(update={"lr": lr})
     stage = Stage(last.name, recipe, last.needs, digest_of(recipe, last.needs))
-    return Entry(**{**vars(entry), "recipe": recipe, "stages": (*before, stage)})
+    return replace(entry, recipe=recipe, stages=(*before, stage))

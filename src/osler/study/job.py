@@ -11,9 +11,10 @@ from osler.runs import Run, write_whole
 from osler.study.files import StudySettings, load_study
 from osler.study.grid import Entry, check_tests, entries_of
 from osler.study.matrices import SeedMatrix, matrices, write_matrix
-from osler.study.results import METRICS, Comparison, RowResult, comparisons, results_of
-from osler.study.running import Done, Runner
+from osler.study.results import METRICS, Comparison, MeanResult, RowResult, comparisons, means_of, results_of
+from osler.study.running import Done, Runner, slug
 from osler.study.tables import markdown, to_csv
+from osler.summary import axis_of
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class StudyResult:
     study: StudySettings
     entries: list[Entry]
     results: list[RowResult]
+    means: list[MeanResult]
     tests: list[Comparison]
     matrices: list[SeedMatrix]
     tuned: dict[str, dict[str, Any]]
@@ -30,12 +32,13 @@ class StudyResult:
     path: Path | None
 
     def to_json(self) -> dict[str, Any]:
-        """study, rows (a run each; without metrics where it is not done), tests, matrices, tuned, failed, path."""
+        """study, rows (a run each; without metrics where not done), means over seeds, tests, matrices, tuned, failed, path."""
         done = {(one.name, one.seed) for one in self.results}
         waiting = [_planned(one) for one in self.entries if (one.name, one.seed) not in done]
         return {
             "study": self.study.name,
             "rows": [*(one.to_json() for one in self.results), *waiting],
+            "means": [one.to_json() for one in self.means],
             "tests": [one.to_json() for one in self.tests],
             "matrices": [one.to_json() for one in self.matrices],
             "tuned": self.tuned,
@@ -64,10 +67,12 @@ def run_study(
     for metric in study.metrics:
         if metric not in METRICS:
             raise RecipeError(f"{path}: {unknown('metric', metric, METRICS)}")
+    for axis in study.matrix:
+        axis_of(axis)  # or it is none
     entries = entries_of(study, path)
     check_tests(study, entries)
     if dry_run:
-        return StudyResult(study, entries, [], [], [], {}, {}, None)
+        return StudyResult(study, entries, [], [], [], [], {}, {}, None)
     run = _folder(study, Path(out or Path("runs") / study.name))
     runner = Runner(study, run.path, max_runs, tuned=dict(run.manifest.get("tuned", {})))
     done: list[Done] = []
@@ -88,12 +93,12 @@ def run_study(
 def _folder(study: StudySettings, path: Path) -> Run:
     """The run of `study` at `path`, made where there is none. Errors: RunError where another study is there."""
     settings = study.model_dump(mode="json")
-    if not path.exists() or not any(path.iterdir()):
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return Run.create(path, "study", study=settings)
     run = Run.open(path, "study")
     if run.manifest.get("study", {}).get("name") != study.name:
         raise RunError(f"{path} is no run of the study {study.name!r}. Name another folder with --out.")
-    if run.manifest["study"].get("tune") != study.tune or run.manifest["study"].get("seeds", [None])[0] != study.seeds[0]:
+    if run.manifest["study"].get("tune") != study.tune:
         run.save(tuned={})
     run.save(state="running", study=settings)
     return run
@@ -108,16 +113,16 @@ def _folders(one: Done) -> dict[str, Any]:
 
 def _concluded(study: StudySettings, entries: list[Entry], done: list[Done], runner: Runner, path: Path) -> StudyResult:
     """The numbers of what is done, and their files beside it."""
-    results, tests = results_of(study, done), comparisons(study, done)
+    results, means, tests = results_of(study, done), means_of(study, done), comparisons(study, done)
     main = next(iter(dict.fromkeys(one.test for one in results)), "test")
     built = matrices(study, done, main)
     devices = sorted({str(run.manifest.get("device")) for one in done for run in one.evaluated.values()})
     failed = [f"{name}, seed {seed}: {error}" for (name, seed), error in runner.failed.items()]
     about = {"version": __version__, "device": " and ".join(devices), "done": len(done), "runs": len(entries)}
-    page = markdown(study, results, tests, built, {**about, "tuned": runner.tuned, "failed": failed})
+    page = markdown(study, means, tests, built, {**about, "tuned": runner.tuned, "failed": failed})
     write_whole(path / "table.md", page)
     write_whole(path / "table.csv", to_csv(results))
     for matrix in built:
         name = "-".join(filter(None, (matrix.axis, matrix.group, matrix.minus and f"less-{matrix.minus}")))
-        write_matrix(matrix, path / f"{name.replace(' ', '-').lower()}.svg")
-    return StudyResult(study, entries, results, tests, built, runner.tuned, runner.failed, path)
+        write_matrix(matrix, path / f"{slug(name)}.svg")
+    return StudyResult(study, entries, results, means, tests, built, runner.tuned, runner.failed, path)

@@ -8,8 +8,8 @@ from typing import Any
 from osler.errors import RunError
 from osler.heatmaps import LIMITS, Grid, Tile, write_grid
 from osler.matrix import training
-from osler.significance import MethodDifference, hierarchical_difference
-from osler.stats import Estimate
+from osler.significance import hierarchical_difference, hierarchical_mean
+from osler.stats import Estimate, paired_difference, proportion
 from osler.study.files import StudySettings
 from osler.study.results import JudgedRows, judged_rows
 from osler.study.running import Done
@@ -72,7 +72,7 @@ def matrices(study: StudySettings, done: Sequence[Done], test: str) -> list[Seed
         built += [_matrix(axis, name, None, runs, [], test) for name, runs in groups.items()]
         pairs = [(a, b) for a, b in study.minus if a in groups and b in groups]
         built += [_matrix(axis, a, b, groups[a], groups[b], test) for a, b in pairs]
-    return built
+    return [matrix for matrix in built if matrix.cells]
 
 
 def _matrix(axis: str, group: str, minus: str | None, a: list[Done], b: list[Done], test: str) -> SeedMatrix:
@@ -80,7 +80,7 @@ def _matrix(axis: str, group: str, minus: str | None, a: list[Done], b: list[Don
     domains: dict[str, str] = {}
     for name in dict.fromkeys(_line(one) for one in a):
         mine = [one.evaluated[test] for one in a if _line(one) == name]
-        its = [one.evaluated[test] for one in b if _line(one) == name]
+        its = [one.evaluated[test] for one in b if _line(one) in (name, EVERYTHING)]
         if minus is not None and not its:
             continue
         lines[name], domains[name] = _cells(axis, judged_rows([*mine, *its]), len(mine)), training(mine[0], axis)
@@ -107,10 +107,12 @@ def _line(one: Done) -> str:
 
 def _cell(a: list[list[bool]], b: list[list[bool]] | None, clusters: list[str]) -> Estimate:
     """The mean accuracy of `a` over runs, less that of `b`. A side of one run stands for itself: its seed is not drawn."""
-    nothing = [[False] * len(clusters)]
-    sides = [side * 2 if len(side) == 1 else side for side in (a, b or nothing)]
-    found: MethodDifference = hierarchical_difference(sides[0], sides[1], clusters)
-    return found.difference
+    if b is None:
+        return hierarchical_mean(a, clusters) if len(a) > 1 else proportion(a[0], clusters)
+    if len(a) == len(b) == 1:
+        return paired_difference(a[0], b[0], clusters)
+    sides = [side * 2 if len(side) == 1 else side for side in (a, b)]
+    return hierarchical_difference(sides[0], sides[1], clusters).difference
 
 
 def write_matrix(built: SeedMatrix, file: Path) -> Path:

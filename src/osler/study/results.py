@@ -1,8 +1,8 @@
 """What the runs of a study come to: metrics of each, means over seeds, and every row against the reference row.
 
-Accuracies of two rows are compared by method, not by checkpoint: seeds and clusters of rows are drawn again
-(`osler.significance.hierarchical_difference`); with one seed only the two checkpoints are. Other metrics are compared over
-seeds alone, paired by seed, by Student's t.
+Accuracies are those of methods, not of checkpoints: seeds and clusters of rows are drawn again (`hierarchical_mean`,
+`hierarchical_difference` of osler.significance); with one seed they are the checkpoint's. Other metrics vary over seeds alone,
+in pairs of one seed where two rows are compared, by Student's t. A model that is not trained has no seeds to draw.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +18,10 @@ from osler.looking import right
 from osler.runs import Run
 from osler.schema import Record
 from osler.shortcuts import shortcut_reliance
-from osler.significance import PRIMARY, benjamini_hochberg, hierarchical_difference, holm
+from osler.significance import PRIMARY, benjamini_hochberg, hierarchical_difference, hierarchical_mean, holm
 from osler.stats import EMPTY, Estimate
 from osler.study.files import StudySettings
+from osler.study.grid import Entry
 from osler.study.running import Done
 from osler.summary import Passes, read_records
 
@@ -70,6 +71,8 @@ METRICS: dict[str, tuple[str, float, Read]] = {
     "asserted": ("findings a thought", 1, _at("reasoning", "unsupported", "asserted")),
     "post_hoc": ("post-hoc rate %", 100, _at("reasoning", "post_hoc", "rate")),
     "post_hoc_base": ("its base rate %", 100, _at("reasoning", "post_hoc", "base")),
+    "post_hoc_moved": ("moved by forcing, points", 100, _at("reasoning", "post_hoc", "moved")),
+    "post_hoc_nothing": ("forced, nothing concluded %", 100, _at("reasoning", "post_hoc", "nothing")),
     "mark_drop": ("lost where the mark is against, points", 100, lambda done, run: _planted(done, run, "drop")),
     "mark_follow": ("follows the mark %", 100, lambda done, run: _planted(done, run, "follow")),
     "mark_moved": ("follows it more than unmarked, points", 100, lambda done, run: _planted(done, run, "moved")),
@@ -109,6 +112,23 @@ class RowResult:
     unparseable: int
     unjudged: int
     run: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name; metrics as value, ci_low, ci_high, n."""
+        return {**asdict(self), "metrics": {name: one.to_json() for name, one in self.metrics.items()}}
+
+
+@dataclass(frozen=True)
+class MeanResult:
+    """A row of the table over its seeds: means of its metrics, and how many answers of a run are unparseable and unjudged."""
+
+    name: str
+    test: str
+    seeds: int
+    metrics: Mapping[str, Estimate]
+    unparseable: float
+    unjudged: float
+    n: int
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name; metrics as value, ci_low, ci_high, n."""
@@ -165,6 +185,45 @@ def _metrics(study: StudySettings, done: Done, run: Run) -> dict[str, Estimate]:
     return {name: one for name, one in found.items() if one is not None and one.value is not None}
 
 
+def means_of(study: StudySettings, done: Sequence[Done]) -> list[MeanResult]:
+    """Every row over its seeds, on each set of test rows."""
+    found = []
+    for test in _tests(done):
+        for name, runs in _by_name([one for one in done if test in one.evaluated]).items():
+            evaluated = [one.evaluated[test] for one in runs]
+            values = {metric: _mean(metric, runs, evaluated) for metric in study.metrics}
+            unparseable, unjudged = (
+                sum(run.summary[key] for run in evaluated) / len(runs) for key in ("unparseable", "unjudged")
+            )
+            kept = {metric: one for metric, one in values.items() if one is not None}
+            n = evaluated[0].summary["format_rate"]["n"]
+            found.append(MeanResult(name, test, len(runs), kept, unparseable, unjudged, n))
+    return found
+
+
+def _mean(metric: str, done: Sequence[Done], runs: Sequence[Run]) -> Estimate | None:
+    """The mean of `metric` over `runs`; None where no run has it."""
+    if metric == "accuracy" and len(runs) > 1:
+        rows = judged_rows(runs)
+        return hierarchical_mean(rows.values, rows.clusters)
+    values = [METRICS[metric][2](one, run) for one, run in zip(done, runs, strict=True)]
+    known = [one for one in values if one is not None and one.value is not None]
+    return mean_over_seeds(known, _bounds(metric)) if known else None
+
+
+def _bounds(metric: str) -> tuple[float, float] | None:
+    """Between which values a metric lies: shares, differences of shares (points), or anything."""
+    heading, times, _ = METRICS[metric]
+    return None if times != 100 else (-1.0, 1.0) if "points" in heading else (0.0, 1.0)
+
+
+def _by_name(done: Sequence[Done]) -> dict[str, list[Done]]:
+    found: dict[str, list[Done]] = {}
+    for one in done:
+        found.setdefault(one.entry.name, []).append(one)
+    return found
+
+
 def comparisons(study: StudySettings, done: Sequence[Done]) -> list[Comparison]:
     """Every row against the reference row in every metric, on each set of test rows; none without a reference.
 
@@ -184,10 +243,7 @@ def _tests(done: Sequence[Done]) -> list[str]:
 
 def _pairs(study: StudySettings, done: Sequence[Done]) -> list[tuple[list[Done], list[Done]]]:
     """The runs of each row, with those of the reference that have the same values."""
-    by_name: dict[str, list[Done]] = {}
-    for one in done:
-        by_name.setdefault(one.entry.name, []).append(one)
-    pairs = []
+    by_name, pairs = _by_name(done), []
     for runs in by_name.values():
         entry = runs[0].entry
         others = [
@@ -205,11 +261,11 @@ def _compare(study: StudySettings, metric: str, test: str, a: list[Done], b: lis
     if metric == "accuracy":
         return _accuracies(test, a, b)
     read = METRICS[metric][2]
-    values = [{one.entry.seed: read(one, one.evaluated[test]) for one in side if test in one.evaluated} for side in (a, b)]
-    known = [{seed: one.value for seed, one in side.items() if one and one.value is not None} for side in values]
+    sides = [[(one, read(one, one.evaluated[test])) for one in side if test in one.evaluated] for side in (a, b)]
+    known = [{one.entry.seed: found.value for one, found in side if found and found.value is not None} for side in sides]
     if not all(known):
         return None
-    return _over_seeds(metric, test, a[0].entry.name, b[0].entry.name, *known)
+    return _over_seeds(metric, test, a[0].entry, b[0].entry, *known)
 
 
 def _accuracies(test: str, a: list[Done], b: list[Done]) -> Comparison | None:
@@ -257,22 +313,28 @@ def judged_rows(runs: Sequence[Run]) -> JudgedRows:
     return JudgedRows([[bool(outcome[k]) for k in kept] for outcome in outcomes], [by_run[0][ids[k]] for k in kept])
 
 
-def _over_seeds(metric: str, test: str, a: str, b: str, mine: Mapping[int, float], its: Mapping[int, float]) -> Comparison:
-    """The difference over seeds, paired by seed where both have it, by Student's t; no interval with fewer than two."""
-    shared = sorted(mine.keys() & its.keys())
-    if len(its) == 1 and len(mine) > 1:  # the reference is not trained
-        differences = np.array([value - next(iter(its.values())) for value in mine.values()])
-    else:
-        differences = np.array([mine[seed] - its[seed] for seed in shared])
-    n = len(differences)
+def _over_seeds(metric: str, test: str, a: Entry, b: Entry, mine: Mapping[int, float], its: Mapping[int, float]) -> Comparison:
+    """The difference over seeds, in pairs of one seed, by Student's t; no interval with fewer than two.
+
+    A side that is not trained stands beside every seed of the other.
+    """
+    sides = [_spread(entry, values, other) for entry, values, other in ((a, mine, its), (b, its, mine))]
+    shared = sorted(sides[0].keys() & sides[1].keys())
+    differences = np.array([sides[0][seed] - sides[1][seed] for seed in shared])
+    n, names = len(differences), (a.name, b.name)
     if not n:
-        return Comparison(a, b, metric, test, None, None, None, None, None, 0, 0, "paired by seed")
+        return Comparison(*names, metric, test, None, None, None, None, None, 0, 0, "paired by seed")
     delta = float(differences.mean())
     if n < 2 or float(np.ptp(differences)) == 0:
-        return Comparison(a, b, metric, test, delta, None, None, None, None, n, n, "paired by seed")
+        return Comparison(*names, metric, test, delta, None, None, None, None, n, n, "paired by seed")
     found = t_tests.ttest_1samp(differences, 0.0)
     low, high = found.confidence_interval()
-    return Comparison(a, b, metric, test, delta, float(low), float(high), float(found.pvalue), None, n, n, "paired by seed")
+    return Comparison(*names, metric, test, delta, float(low), float(high), float(found.pvalue), None, n, n, "paired by seed")
+
+
+def _spread(entry: Entry, values: Mapping[int, float], other: Mapping[int, float]) -> Mapping[int, float]:
+    """`values`, or where `entry` is not trained its only value for every seed of the `other` side."""
+    return values if entry.stages else dict.fromkeys(other, next(iter(values.values())))
 
 
 def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
@@ -282,11 +344,16 @@ def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
     return [Comparison(**{**asdict(one), "p_adjusted": adjusted.get(f"{one.a}\0{one.b}")}) for one in found]
 
 
-def mean_over_seeds(values: Sequence[Estimate]) -> Estimate:
-    """The mean of a metric over runs with Student's interval over seeds, n being the rows of one; one run's own estimate."""
+def mean_over_seeds(values: Sequence[Estimate], bounds: tuple[float, float] | None = None) -> Estimate:
+    """The mean of a metric over runs with Student's interval over seeds, n being the rows of one; one run's own estimate.
+
+    The interval ends at `bounds`. There is none where all seeds are alike, as it would have no width.
+    """
     known = np.array([one.value for one in values if one.value is not None])
     if len(known) < 2:
         return values[0] if values else EMPTY
     mean, error = float(known.mean()), float(known.std(ddof=1) / len(known) ** 0.5)
-    reach = float(t_tests.t.ppf(0.975, len(known) - 1)) * error
-    return Estimate(mean, mean - reach, mean + reach, values[0].n)
+    if float(np.ptp(known)) == 0:
+        return Estimate(mean, None, None, values[0].n)
+    reach, (least, most) = float(t_tests.t.ppf(0.975, len(known) - 1)) * error, bounds or (-np.inf, np.inf)
+    return Estimate(mean, max(least, mean - reach), min(most, mean + reach), values[0].n)

@@ -14,44 +14,39 @@ from osler.significance import PRIMARY
 from osler.stats import Estimate
 from osler.study.files import StudySettings
 from osler.study.matrices import ALL, SeedMatrix
-from osler.study.results import METRICS, Comparison, RowResult, mean_over_seeds
+from osler.study.results import METRICS, Comparison, MeanResult, RowResult
 
 
 def columns_of(study: StudySettings) -> list[str]:
     """The headings of the table."""
-    return ["row", "seeds", *(METRICS[name][0] for name in study.metrics), *_reference_column(study), "unparseable", "n"]
+    reference = [f"points over {study.reference}"] if study.reference else []
+    return ["row", "seeds", *(METRICS[name][0] for name in study.metrics), *reference, "unparseable", "unjudged", "n"]
 
 
-def _reference_column(study: StudySettings) -> list[str]:
-    return [f"points over {study.reference}"] if study.reference else []
-
-
-def table(study: StudySettings, results: Sequence[RowResult], tests: Sequence[Comparison], test: str) -> list[list[str]]:
+def table(study: StudySettings, means: Sequence[MeanResult], tests: Sequence[Comparison], test: str) -> list[list[str]]:
     """A line for each row of the study: means over seeds with their intervals, and its difference from the reference row."""
-    names = list(dict.fromkeys(one.name for one in results if one.test == test))
-    return [_line(study, [one for one in results if (one.name, one.test) == (name, test)], tests) for name in names]
+    return [_line(study, one, tests) for one in means if one.test == test]
 
 
-def _line(study: StudySettings, runs: Sequence[RowResult], tests: Sequence[Comparison]) -> list[str]:
-    first = runs[0]
-    cells = [_metric(name, [one.metrics[name] for one in runs if name in one.metrics]) for name in study.metrics]
-    versus = [one for one in tests if (one.a, one.metric, one.test) == (first.name, "accuracy", first.test)]
+def _line(study: StudySettings, mean: MeanResult, tests: Sequence[Comparison]) -> list[str]:
+    cells = [_metric(name, mean.metrics.get(name)) for name in study.metrics]
+    versus = [one for one in tests if (one.a, one.metric, one.test) == (mean.name, "accuracy", mean.test)]
     difference = [_versus(versus[0]) if versus else "-"] if study.reference else []
-    unparseable = sum(one.unparseable for one in runs) / len(runs)
-    n = first.metrics["accuracy"].n if "accuracy" in first.metrics else 0
-    return [first.name, str(len(runs)), *cells, *difference, f"{unparseable:.0f}", str(n)]
+    counts = (f"{mean.unparseable:.0f}", f"{mean.unjudged:.0f}", str(mean.n))
+    return [mean.name, str(mean.seeds), *cells, *difference, *counts]
 
 
-def _metric(name: str, values: Sequence[Estimate]) -> str:
+def _metric(name: str, mean: Estimate | None) -> str:
     """`71.2 [67.9, 74.3]`; without an interval where there is none, "-" where no run has the metric."""
-    if not values:
+    if mean is None or mean.value is None:
         return "-"
-    times, mean = METRICS[name][1], mean_over_seeds(values)
-    low, high = mean.ci_low, mean.ci_high
-    shown = f"{times * float(mean.value or 0):.{_digits(name)}f}"
-    return (
-        shown if low is None or high is None else f"{shown} [{times * low:.{_digits(name)}f}, {times * high:.{_digits(name)}f}]"
+    times, digits = METRICS[name][1], _digits(name)
+    interval = (
+        ""
+        if mean.ci_low is None or mean.ci_high is None
+        else f" [{times * mean.ci_low:.{digits}f}, {times * mean.ci_high:.{digits}f}]"
     )
+    return f"{times * mean.value:.{digits}f}{interval}"
 
 
 def _digits(name: str) -> int:
@@ -65,18 +60,20 @@ def _versus(one: Comparison) -> str:
     return f"{100 * one.delta:+.1f} [{100 * one.ci_low:+.1f}, {100 * one.ci_high:+.1f}]{p}"
 
 
-def how_to_read(study: StudySettings, compared: int) -> list[str]:
+def how_to_read(study: StudySettings, tests: Sequence[Comparison]) -> list[str]:
     """What the numbers of the table are, in a few sentences."""
     words = [
-        "A cell is the mean over seeds with Student's 95 % interval over seeds; with one seed, that run's interval. "
-        "Answers are read strictly; unparseable ones count as wrong, and the column gives their mean number a run.",
+        "Accuracy is read strictly: its mean over seeds, with a 95 % interval that draws seeds and images again; of one run, "
+        "by image. Other cells are means over seeds with Student's interval over seeds. Unparseable answers count as wrong, "
+        "unjudged ones are left out; both are means a run."
     ]
-    if study.reference:
-        adjusted = "Holm" if compared <= PRIMARY else "Benjamini and Hochberg"
+    compared = [one for one in tests if one.metric == "accuracy" and one.p is not None]
+    if compared:
+        most = max(sum(one.test == test for one in compared) for test in {one.test for one in compared})
+        adjusted = "Holm" if most <= PRIMARY else "Benjamini and Hochberg"
         words.append(
-            f"Points over {study.reference}: difference in accuracy of the methods, with a 95 % interval that draws seeds and "
-            f"images again, and its p, adjusted by {adjusted} over {compared} comparisons; with one seed, of the two "
-            "checkpoints, paired by row and clustered by image."
+            f"Points over {study.reference}: the difference in accuracy of the methods, drawn likewise, and its p, adjusted by "
+            f"{adjusted} over {most} comparisons on the same test rows; with one seed it is of the two checkpoints."
         )
     if study.tune > 1:
         words.append(f"Each row's learning rate is the best of {study.tune} on validation rows, on the first seed.")
@@ -85,28 +82,31 @@ def how_to_read(study: StudySettings, compared: int) -> list[str]:
 
 def markdown(
     study: StudySettings,
-    results: Sequence[RowResult],
+    means: Sequence[MeanResult],
     tests: Sequence[Comparison],
     built: Sequence[SeedMatrix],
     about: dict[str, Any],
 ) -> str:
     """The study as a page of Markdown: command, machine, table, tests, matrices, what was tuned, what failed."""
     lines = [f"# {study.title or study.name}", "", *_about(study, about), ""]
-    for test in dict.fromkeys(one.test for one in results):
-        lines += [f"## Test rows: {test}", "", *_markdown_table(columns_of(study), table(study, results, tests, test)), ""]
-    compared = len([one for one in tests if one.metric == "accuracy"])
-    lines += [*how_to_read(study, compared), ""]
+    for test in dict.fromkeys(one.test for one in means):
+        lines += [f"## Test rows: {test}", "", *_markdown_table(columns_of(study), table(study, means, tests, test)), ""]
+    lines += [*how_to_read(study, tests), ""]
     if tests:
         lines += [f"## Every metric against {study.reference}", "", *_markdown_table(TEST_COLUMNS, _test_rows(tests)), ""]
     for matrix in built:
         lines += [f"## {_title(matrix)}", "", *_markdown_table(*_matrix_table(matrix)), ""]
     if about.get("tuned"):
-        rows = [[name, f"{one['lr']:.3g}", ", ".join(f"{lr}: {100 * value:.1f} %" for lr, value in one["tried"].items())]
-                for name, one in about["tuned"].items()]  # fmt: skip
+        rows = [[one["row"], f"{one['lr']:.3g}", ", ".join(_tried(lr, value) for lr, value in one["tried"].items())]
+                for one in about["tuned"].values()]  # fmt: skip
         lines += ["## Learning rates", "", *_markdown_table(("row", "chosen", "validation accuracy of each"), rows), ""]
     if about.get("failed"):
         lines += ["## Failed runs", "", *(f"- {one}" for one in about["failed"]), ""]
     return "\n".join(lines)
+
+
+def _tried(lr: str, value: float | None) -> str:
+    return f"{lr}: " + ("failed" if value is None else f"{100 * value:.1f} %")
 
 
 TEST_COLUMNS = ("row", "less", "metric", "test rows", "difference", "95 % interval", "p", "p adjusted", "seeds")

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from osler.attempts import attempts
 from osler.config import PassRateSettings, Recipe
 from osler.datasets.samples import Samples
 from osler.errors import RunError
@@ -25,7 +24,8 @@ from osler.progress import bar, console
 from osler.runs import Run
 from osler.schema import Grader, Outcome, Sample
 from osler.strategies import Strategy
-from osler.training_rows import drawn, listed, rows_needed
+from osler.training.rows import drawn, listed, rows_needed
+from osler.training.tries import attempts
 
 FILE = "pass_rates"
 

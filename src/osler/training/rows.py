@@ -3,7 +3,7 @@
     debias            training rows asked again under options that say nothing of the gold (osler.debiasing)
     shuffle_options   another order of the options each time a row is drawn (osler.options)
     curriculum        closed_first: choice and yes/no rows before open ones in every epoch, shuffled within each part
-    pass_rate         rows that the start solves neither always nor never (osler.pass_rates, which needs the model)
+    pass_rate         rows that the start solves neither always nor never (osler.training.pass_rates, which needs the model)
 
 Validation and test rows are left as they are. What is left out, or keeps its options' order, is counted by its reason.
 

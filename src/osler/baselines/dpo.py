@@ -17,12 +17,12 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
-from osler.baselines import BaselineCallback
+from osler.baselines.pairs import Pair, make_pairs
+from osler.baselines.sft import BaselineCallback
 from osler.config import Recipe
 from osler.model.adapters import lora_config
 from osler.model.attention import base_model
 from osler.model.family import VLM, chat
-from osler.pairs import Pair, make_pairs
 from osler.progress import bar
 from osler.rl.trl_trainer import WholeModel, build_config, check_passthrough, machine_fields, rows_of, trainer_fields
 from osler.runs import Run

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from osler.attempts import attempts
 from osler.config import Recipe
 from osler.errors import RunError
 from osler.model.family import VLM
@@ -20,6 +19,7 @@ from osler.progress import bar, console
 from osler.runs import Run
 from osler.schema import Grader, Outcome, Sample
 from osler.strategies import Strategy
+from osler.training.tries import attempts
 
 UNPAIRED = {"none_right": "none right and whole", "none_wrong": "none wrong", "unjudged": "none judged"}
 """Why a row has no pair, and how that is said."""

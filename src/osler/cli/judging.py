@@ -1,0 +1,38 @@
+"""The command that has the records of an evaluation judged by an LLM."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from osler.cli.output import Json, print_json, print_table
+
+
+def judge(
+    run: Annotated[Path, typer.Argument(help="An evaluation run.")],
+    judge: Annotated[str, typer.Option(help="openai:URL#NAME; its key in OPENAI_API_KEY.")],
+    second: Annotated[str | None, typer.Option(help="Another judge of the same records, for agreement.")] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="How often the first judge is asked, for test-retest.")] = 1,
+    rows: Annotated[int | None, typer.Option(min=1, help="Records to judge, drawn the same way each time; all.")] = None,
+    see_images: Annotated[bool, typer.Option("--see-images", help="Send the images too.")] = False,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Then end with what there is; the same command goes on.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for judged.jsonl and judge.json; the run's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Answer correctness and reasoning soundness of stored records by an LLM judge, and how far to trust it."""
+    from rich.markup import escape
+
+    from osler.judging.assessment import assess
+    from osler.judging.summaries import lines_of
+
+    summary = assess(run, judge, second, repeat, rows, see_images, max_seconds, out)
+    if as_json:
+        print_json(summary)
+    else:
+        for title, lines in lines_of(summary).items():
+            print_table(escape(title), ("what", "value"), [list(line) for line in lines])
+        typer.echo(str(Path(summary["folder"]) / "judge.json"))
+    if summary["unjudged"]:
+        typer.secho(f"{summary['unjudged']} judgements have no scores. The same command asks for them again.", err=True)

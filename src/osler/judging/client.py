@@ -1,0 +1,258 @@
+"""An LLM judge behind an OpenAI-compatible server: items in, judgements out, whatever becomes of the server meanwhile.
+
+Connection, key and further tries are those of `osler.model.endpoint`. A batch has a deadline; what is not judged by then, or
+cannot be, comes back unscored with its reason.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, as_completed
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+from anyio.from_thread import BlockingPortal
+from openai import APIStatusError, APITimeoutError, AsyncOpenAI, OpenAIError
+
+from osler.errors import ModelError
+from osler.judging import prompts
+from osler.judging.breaker import Breaker
+from osler.judging.cache import ScoreCache
+from osler.judging.prompts import Item
+from osler.judging.replies import DOWN, RESPONSE_FORMAT, Judgement, Reply, is_echo, read_reply, scored, unscored
+from osler.model.endpoint import (
+    Endpoint,
+    _check,
+    _closing,
+    _completion,
+    _connected,
+    _failure,
+    _key,
+    _opened_url,
+)
+from osler.progress import console
+from osler.schema import Completion
+
+_OF_THE_REQUEST = (400, 413, 422)
+"""The statuses by which a server refuses one request, and others not."""
+
+_TRIES_OF_A_CHECK = 2
+
+_PROBE = Item("Is ice cold?", ("yes",), "yes", "Ice is frozen water, so it is cold.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a judge is asked. All but the last three change the scores, and so belong to their key."""
+
+    see_images: bool = False
+    max_tokens: int = 300
+    temperature: float = 0.0
+    seed: int = 0
+    concurrency: int = 8
+    timeout_s: float = 120.0
+    retries: int = 4
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+class Judge:
+    """A judge to be used in a `with` block; its breaker stays open or closed from one batch to the next.
+
+    The server is checked before the first item is sent: errors are ModelError there, and reasons in a judgement later.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: Settings | None = None,
+        cache: ScoreCache | None = None,
+        breaker: Breaker | None = None,
+    ) -> None:
+        self.endpoint, self.settings = endpoint, settings or Settings()
+        self.cache = cache or ScoreCache()
+        self.by_schema: bool | None = None
+        self._breaker = breaker or Breaker(say=lambda text: console.print(f"{endpoint}: {text}", markup=False))
+        self._free = asyncio.Semaphore(self.settings.concurrency)
+        self._stack = ExitStack()
+        self._portal: BlockingPortal
+        self._client: AsyncOpenAI
+
+    def __enter__(self) -> "Judge":
+        stack = self._stack.enter_context(_closing())
+        self._portal, client = _connected(stack, self.endpoint, self.settings.timeout_s)
+        self._client = client.with_options(max_retries=self.settings.retries)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def key(self, item: Item, repeat: int = 0) -> str:
+        """64 hexadecimal digits that stand for all that the scores of `item` depend on. Errors: DataError for its images."""
+        asked, sees = self.settings, self.settings.see_images
+        facts = {
+            "judge": [self.endpoint.url, self.endpoint.name],
+            "prompt": [prompts.VERSION, prompts.LONGEST, prompts.rules(sees)],
+            "item": {**item.to_json(), "images": [_digest(one) for one in item.images] if sees else []},
+            "asked": [asked.max_tokens, asked.temperature, asked.seed, repeat],
+        }
+        return sha256(json.dumps(facts).encode()).hexdigest()
+
+    def kept(self, item: Item, key: str) -> Judgement | None:
+        """The judgement of `item` that the cache holds under its `key`, None where it holds none."""
+        reply = self.cache.find(key)
+        return replace(scored(item, reply), cached=True) if reply else None
+
+    def check(self) -> None:
+        """Nothing, where the server serves this model to this key; finds out whether it takes a schema. Errors: ModelError."""
+        if self.by_schema is None:
+            patient = self._client.with_options(max_retries=_TRIES_OF_A_CHECK)
+            self._portal.call(_check, self.endpoint, patient, self.settings.see_images)
+            self.by_schema = self._portal.call(self._takes_schema)
+
+    def score(self, items: Sequence[Item], max_seconds: float | None = None, repeat: int = 0) -> list[Judgement]:
+        """The judgement of each of `items`, in order. Errors: as `as_scored`."""
+        found = dict(self.as_scored(items, max_seconds, repeat))
+        return [found[place] for place in range(len(items))]
+
+    def as_scored(
+        self, items: Sequence[Item], max_seconds: float | None = None, repeat: int = 0
+    ) -> Iterator[tuple[int, Judgement]]:
+        """The place and the judgement of each of `items`, as they come; equal ones are asked once.
+
+        After `max_seconds` the rest comes unscored. `repeat` numbers askings of the same items that share no cache.
+        Errors: ModelError where the server is not fit for use from the start; DataError where an image cannot be opened.
+        """
+        ends = None if max_seconds is None else time.monotonic() + max_seconds
+        places: dict[str, list[int]] = {}
+        for place, item in enumerate(items):
+            places.setdefault(self.key(item, repeat), []).append(place)
+        waiting = {}
+        for key, same in places.items():
+            if found := self.kept(items[same[0]], key):
+                yield from ((place, found) for place in same)
+            else:
+                waiting[key] = items[same[0]]
+        for key, judgement in self._asked(waiting, ends, repeat):
+            yield places[key][0], judgement
+            yield from ((place, _again(judgement)) for place in places[key][1:])
+
+    def _asked(self, waiting: dict[str, Item], ends: float | None, repeat: int) -> Iterator[tuple[str, Judgement]]:
+        if not waiting:
+            return
+        self.check()
+        self._breaker.rearm()
+        tasks = {self._portal.start_task_soon(self._judge, item, key, repeat): key for key, item in waiting.items()}
+        try:
+            for task in _until(tasks, ends):
+                key, (judgement, reply) = tasks.pop(task), task.result()
+                if reply and judgement.unscored is None:
+                    self.cache.keep(key, reply)
+                yield key, judgement
+            yield from ((key, unscored("deadline")) for key in tasks.values())
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _judge(self, item: Item, key: str, repeat: int) -> tuple[Judgement, Reply | None]:
+        async with self._free:
+            found = await self._breaker.run(lambda: self._ask(item, key, repeat), lambda pair: pair[0].unscored in DOWN)
+        return found or (unscored("down"), None)
+
+    async def _ask(self, item: Item, key: str, repeat: int) -> tuple[Judgement, Reply | None]:
+        images = item.images if self.settings.see_images else ()
+        urls = [await asyncio.to_thread(_opened_url, one, None) for one in images]
+        request = self._request(prompts.request_text(item, key), urls, self.settings.seed + repeat)
+        started = time.perf_counter()
+        try:
+            said: Any = await self._client.chat.completions.create(**request)
+            text = _completion(self.endpoint, said)
+        except OpenAIError as error:
+            return unscored(*_reason(error), _since(started)), None
+        except (json.JSONDecodeError, ModelError):
+            return unscored("garbage", None, _since(started)), None
+        reply = _without_key(read_reply(text.text))
+        tokens_in = getattr(said.usage, "prompt_tokens", None)
+        return replace(
+            _judgement(item, text, reply),
+            seconds=_since(started),
+            tokens_in=tokens_in if isinstance(tokens_in, int) else None,
+            tokens_out=text.tokens,
+        ), reply
+
+    def _request(self, text: str, urls: Sequence[str], seed: int) -> dict[str, Any]:
+        images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        rules = {"role": "system", "content": prompts.rules(self.settings.see_images)}
+        asked = {"role": "user", "content": [*images, {"type": "text", "text": text}]}
+        return {
+            "model": self.endpoint.name,
+            "messages": [rules, asked],
+            "max_tokens": self.settings.max_tokens,
+            "temperature": self.settings.temperature,
+            "seed": seed,
+            **({"response_format": RESPONSE_FORMAT} if self.by_schema is not False else {}),
+        }
+
+    async def _takes_schema(self) -> bool:
+        request = self._request(prompts.request_text(_PROBE, ""), (), self.settings.seed)
+        try:
+            _completion(self.endpoint, await self._client.chat.completions.create(**request))
+        except APIStatusError as error:
+            if error.status_code in _OF_THE_REQUEST:
+                return False
+            raise _failure(self.endpoint, error, self.settings.retries) from None  # its request holds the key
+        except OpenAIError as error:
+            raise _failure(self.endpoint, error, self.settings.retries) from None
+        return True
+
+
+def _until(tasks: dict["Future[Any]", str], ends: float | None) -> Iterator["Future[Any]"]:
+    """The tasks as they are done, until the time `ends`."""
+    left = None if ends is None else max(0.0, ends - time.monotonic())
+    try:
+        yield from as_completed(list(tasks), left)
+    except TimeoutError:
+        return
+
+
+def _again(judgement: Judgement) -> Judgement:
+    """`judgement` for an equal item: nothing more was spent on it."""
+    return replace(judgement, cached=judgement.unscored is None, seconds=None, tokens_in=None, tokens_out=None)
+
+
+def _reason(error: OpenAIError) -> tuple[str, str]:
+    """Why there are no scores, and the failure in a word: none of the server's own, which may hold the key."""
+    if isinstance(error, APIStatusError):
+        return "refused" if error.status_code in _OF_THE_REQUEST else "failed", f"HTTP {error.status_code}"
+    return "failed", "timeout" if isinstance(error, APITimeoutError) else "connection"
+
+
+def _judgement(item: Item, said: Completion, reply: Reply | None) -> Judgement:
+    """What the judge's completion comes to, which was read as `reply`."""
+    if said.truncated:
+        return unscored("truncated")
+    if reply is None:
+        return unscored("unparseable")
+    return unscored("echoed") if is_echo(said.text, item.thought, item.answer) else scored(item, reply)
+
+
+def _without_key(reply: Reply | None) -> Reply | None:
+    """`reply`, in whose words the key does not stand: a server may say whatever it was sent."""
+    key = _key()
+    return reply.model_copy(update={"why": reply.why.replace(key, "...")}) if reply and key else reply
+
+
+def _since(started: float) -> float:
+    return round(time.perf_counter() - started, 4)
+
+
+@lru_cache(maxsize=65536)
+def _digest(reference: str) -> str:
+    """A hash of the image as it is sent. Errors: DataError."""
+    return sha256(_opened_url(reference, None).encode()).hexdigest()

@@ -1,0 +1,104 @@
+"""What comes back from a judge: two scores, or why there are none. What cannot be read is unscored, and never a 0."""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from osler.judging.prompts import Item
+
+REASONS = {
+    "unparseable": "the reply was not the JSON object that was asked for",
+    "echoed": "the reply stands in the text that was to be judged",
+    "truncated": "the reply was cut off",
+    "refused": "the server refused this request",
+    "garbage": "what came was no chat completion",
+    "failed": "no answer after all tries",
+    "down": "not asked: too many failures in a row",
+    "deadline": "not asked, or not answered, in time",
+}
+"""Why an item has no scores."""
+
+DOWN = frozenset({"failed", "garbage"})
+"""The reasons that speak against the server, not against the item."""
+
+_FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
+
+
+class Reply(BaseModel):
+    """The one form of a reply that is read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    correct: Literal[0, 1]
+    sound: Literal[0, 1]
+    why: str
+
+
+RESPONSE_FORMAT = {
+    "type": "json_schema",
+    "json_schema": {"name": "scores", "strict": True, "schema": Reply.model_json_schema()},
+}
+"""`Reply` as a server is asked for it."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The scores of one item, 0 or 1; None where there is none: both (`unscored` says why), or `sound` of no thought.
+
+    `detail` is what a failure was (`HTTP 500`). `seconds` and the tokens are those of this request, with its further tries;
+    None where none was made (`cached`, or not asked) and where the server does not count.
+    """
+
+    correct: int | None
+    sound: int | None
+    why: str | None
+    unscored: str | None = None
+    detail: str | None = None
+    seconds: float | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cached: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+def unscored(reason: str, detail: str | None = None, seconds: float | None = None) -> Judgement:
+    """The judgement of an item without scores, for one of `REASONS`."""
+    return Judgement(None, None, None, reason, detail, seconds)
+
+
+def scored(item: Item, reply: Reply) -> Judgement:
+    """The judgement of `item` by `reply`; an item without a thought has no `sound`."""
+    return Judgement(reply.correct, reply.sound if item.thought else None, reply.why)
+
+
+def read_reply(text: str) -> Reply | None:
+    """The scores in `text`: one JSON object by the schema, alone or in one code fence; None for everything else.
+
+    Words around it, further or repeated keys, `true`, "1" and 0.5 are all None: nothing is looked for inside a text.
+    """
+    body = text.strip()
+    fenced = _FENCE.fullmatch(body)
+    body = fenced[1] if fenced else body
+    try:
+        reply = Reply.model_validate_json(body)
+        pairs = json.loads(body, object_pairs_hook=list)
+    except ValueError:
+        return None
+    exact = all(type(value) is int for name, value in pairs if name != "why")
+    return reply if exact and len(pairs) == len(Reply.model_fields) else None
+
+
+def is_echo(text: str, *judged: str | None) -> bool:
+    """Whether the reply `text`, blanks aside, stands in a text that was `judged`: scores that somebody wrote there."""
+    said = _squeezed(_FENCE.sub(r"\1", text.strip()))
+    return any(said in _squeezed(one) for one in judged if one)
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())

@@ -12,9 +12,9 @@ from real_layout import save_real_layout
 G, PROMPTS = 4, 2
 
 
-def letters(sample, parsed, verdict, scores):
+def letters(completions, **_):
     """A reward that a random model's completions differ in: a group without spread would train nothing."""
-    return sum(character.isalpha() for character in str(parsed)) / 100
+    return [sum(character.isalpha() for character in completion[0]["content"]) / 100 for completion in completions]
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,39 @@ def parsed(thought, answer=None):
         (SCAN, "The answer is CT. MRI would show cartilage.", "CT"),
         (SCAN, "The answer is most likely the CT, as MRI is darker", "CT"),
         (SCAN, "The answer is CT or MRI", None),
+        (SCAN, "The answer is either CT or MRI", None),
+        (SCAN, "CT to MRI", None),
+        (SCAN, "The wrong answer is CT. MRI", "MRI"),
+        (SCAN, "I choose CT, as MRI is darker", "CT"),
+        (SCAN, "CT is the correct answer: MRI is darker", "CT"),
+        (SCAN, "CT is correct. MRI is darker", "CT"),
+        (SCAN, "CT is right-sided, MRI", None),
+        (SCAN, "CT is one of the options. It is MRI", "MRI"),
+        (SCAN, "MRI is a better answer than CT", "MRI"),
+        (SCAN, "It is more likely CT than an MRI", "CT"),
+        (SCAN, "It is MRI. A CT would be brighter.", "MRI"),
+        (SCAN, "It is MRI. CT would be the best answer", "CT"),
+        (SCAN, "It is MRI. If it were a CT, bone would be bright.", "MRI"),
+        (SCAN, "At first I thought of a CT", None),
+        (SCAN, "The answer is CT. Wait, it must be MRI.", "MRI"),
+        (SCAN, "The answer is CT. Wait, let me check again. Bone is bright.", "CT"),
+        (SCAN, "The answer is CT. Hmm, wait. The answer is MRI. Hold on, it is ultrasound", "Ultrasound"),
+        (SCAN, "CT shows bone bright. There is no bright bone in this MRI.", "MRI"),
+        (SCAN, "CT shows bone bright. There is no bright bone on this knee MRI, so it is dark.", "MRI"),
+        (SCAN, "CT shows bone bright. There is no bright bone in the MRI.", None),
+        (SCAN, "CT shows bone bright. Without contrast this MRI is dark.", None),
+        (SCAN, "It is CT: there is no dark bone in the CT.", "CT"),
+        (SCAN, "The answer is CT. There is no dark bone in the MRI.", "CT"),
+        (SCAN, "It is CT. There is no sign of MRI at all.", "CT"),
+        (SCAN, "It is CT, not at all an MRI.", "CT"),
+        (SCAN, "It is CT. In no case is it an MRI.", "CT"),
+        (SCAN, "It can't be other than CT", "CT"),
+        (SCAN, "It is nothing other than CT", "CT"),
+        (SCAN, "No other modality than CT looks like this.", "CT"),
+        (SCAN, "It is MRI, other than CT", "MRI"),
+        (SCAN, "CT is less likely. MRI is dark. CT is less likely", "MRI"),
+        (("mild", "severe"), "It is mild and non-severe", "mild"),
+        (("mild", "severe"), "It is mild-to-severe", None),
         (SCAN, "The answer is not CT. MRI is darker", "MRI"),
         (SCAN, "octopus, actor, factCT", None),
         (SCAN, "I see nothing", None),
@@ -104,7 +137,42 @@ def test_what_is_concluded_in_text_form(options, thought, concluded):
         ("A) MRI, B) Ultrasound, C) CT", None),
         ("The answer is C, which is MRI", "C"),  # what is stated comes before what is named
         ("GROẞ: the answer is B. MRI", "B"),
+        ("e\u0301" * 9 + " It is not wrong. The answer is B. " + "e\u0301", "B"),
+        ("Option C would show bone in white. This image shows an MRI of the knee.", "A"),
+        ("Option C is CT and option B is ultrasound. The image shows soft tissue, so it is an MRI.", "A"),
+        ("Looking at (C), bone is white. Here it is not. The image is an MRI.", "A"),
+        ("The answer is B. Option A would show bone.", "B"),
+        ("The answer is B. Option A shows bone.", "B"),
+        ("The answer is MRI. Option B would show bone.", "A"),
+        ("Answer A is dark, answer B is bright, so it is dark: MRI", "A"),
+        ("The correct option is B.", "B"),
+        ("The correct choice is B. A is dark", "B"),
+        ("The answer should therefore be B. (A) is dark", "B"),
+        ("**Answer**: B", "B"),
+        ("**Answer:** B", "B"),
+        (r"The answer is \boxed{B}", "B"),
+        (r"\boxed{\text{B}}", None),
+        ("The answer is `B`", "B"),
+        ("The final answer is $B$", "B"),
+        ("the right answer must be option B. (A) is dark", "B"),
+        ("Therefore, B.", "B"),
+        ("So it is (B). Option A is dark", "B"),
+        ("So B looks dark", None),
+        ("B is correct. Option A is dark.", "B"),
+        ("Option B is the correct answer; (A) is dark", "B"),
+        ("B is not correct", None),
+        ("B is right-sided", None),
+        ("B is incorrect", None),
+        ("I would answer B. (A) is dark", "B"),
+        ("I would not choose B", None),
+        ("If the answer is B, bone is white. But it is MRI.", "A"),
+        ("At first I thought the answer is B, but the image is MRI.", "A"),
+        ("The answer is B. Wait, it must be MRI.", "A"),
+        ("The wrong answer is B", None),
+        ("The answer is B, or rather A", "B"),
+        ("Both A and B are dark; (A), B", None),
         ("答案是B", "B"),
+        ("选项A很暗。答案B", "B"),
         ("选C。", "C"),
     ],
 )
@@ -220,10 +288,51 @@ def test_whole_words_in_any_script(phrase, text, count):
         ("nothing. cyst", [False]),
         ("a cyst without stone", [False, True]),
         ("没有cyst", [True]),
+        ("no cyst in this stone", [True, False]),
+        ("nothing in this stone", [False]),
+        ("nothing bright and no dark rim in the stone", [True]),
+        ("other than a cyst", [True]),
+        ("nothing other than a cyst", [False]),
+        ("smaller than a cyst", [True]),
+        ("more than half a cyst", [False]),
+        ("less cyst", [True]),
+        ("less dark cyst", [False]),
+        ("a large cyst stone is excluded", [True, True]),
+        ("a cyst, stone excluded", [False, True]),
     ],
 )
 def test_what_a_text_denies(text, flags):
     assert denied(text, mentions(("cyst", "stone", "mass"), text)) == flags
+
+
+@pytest.mark.parametrize(
+    ("text", "outright"),
+    [
+        ("no cyst", True),
+        ("no sign of a cyst", True),
+        ("not at all a cyst", True),
+        ("not this cyst", True),
+        ("no air in the cyst", False),
+        ("we do not see this cyst", False),
+        ("without air this cyst", False),
+    ],
+)
+def test_what_is_denied_but_not_outright(text, outright):
+    found = mentions(("cyst",), text)
+    assert (denied(text, found), denied(text, found, outright=True)) == ([True], [outright])
+
+
+def test_what_is_denied_alone_hands_nothing_on():
+    text = "not a normal chest, normal or healthy hand"
+    found = mentions(("normal", "chest", "healthy", "hand"), text)
+    assert denied(text, found) == [True, False, False, False, False]
+    text = "no normal, chest"
+    assert denied(text, mentions(("normal", "chest"), text)) == [True, True]
+
+
+def test_reading_a_loop_takes_no_time():
+    for text in ("the answer is " + "(" * 20_000, "so " * 5_000, "option B, " * 300):
+        conclusion(choice(*SCAN), parsed(text), "letter")
 
 
 def test_a_mention_inside_a_longer_one_is_none():

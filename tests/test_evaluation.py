@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from osler.config import ControlSettings, Recipe
 from osler.datasets.load import load_data
@@ -16,6 +17,7 @@ from osler.floor import Floor
 from osler.images import underlying
 from osler.looking import known_blind
 from osler.model.generate import Completion
+from osler.model.load import TINY
 from osler.pipeline import evaluate as evaluate_model
 from osler.pipeline import load_answers
 from osler.report import known_sources
@@ -238,8 +240,8 @@ def explaining(thought):
         for question, images, *begun in prompts:
             answers.asked.append((question, images, *begun))
             head = begun[0] if begun else "<answer>A</answer>"
-            told = f"<think>{thought(head[8], question)}</think>"
-            yield Completion(told if begun else head + told, 7, False)
+            told = f"{thought(head[8], question)}</think>"
+            yield Completion(told if begun else f"{head}<think>{told}", 7, False)
 
     answers.asked = []
     return answers
@@ -346,7 +348,7 @@ def test_a_model_goes_on_from_what_it_is_made_to_say(tmp_path):
     forced = read_records(run, "forced")
     assert len(forced) == len(read_records(run)) == run.summary["reasoning"]["post_hoc"]["n"] > 2
     for record in forced:
-        head = f"<answer>{record.sample.extra['forced_answer']}</answer>"
+        head = f"<answer>{record.sample.extra['forced_answer']}</answer><think>"
         assert record.completion.startswith(head)
         assert len(record.completion) > len(head)
         assert record.tokens <= 8
@@ -354,6 +356,21 @@ def test_a_model_goes_on_from_what_it_is_made_to_say(tmp_path):
     with pytest.raises(ModelError, match=r"controls.perplexity: .*nowhere cannot score text"):
         evaluate_model("tiny", data, wrong, out=tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_an_evaluation_is_not_resumed_with_other_weights_of_its_text_model(tmp_path):
+    config = GPT2Config(n_embd=8, n_layer=1, n_head=1, n_positions=16, vocab_size=800)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "words")
+    AutoTokenizer.from_pretrained(TINY).save_pretrained(tmp_path / "words")
+    data = {"name": "phantoms", "seed": 3, "train": 0, "val": 0, "test": 1}
+    controls = ControlSettings(names="none", perplexity=str(tmp_path / "words"))
+    trial = Trial("nothink", max_tokens=2, controls=controls)
+    run = evaluate_model("tiny", data, trial, out=tmp_path / "run")
+    assert run.manifest["text_model"]["spec"] == str(tmp_path / "words")
+    evaluate_model("tiny", data, trial, out=tmp_path / "run", resume=True)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "words")
+    with pytest.raises(RunError, match="cannot be resumed: its text_model was"):
+        evaluate_model("tiny", data, trial, out=tmp_path / "run", resume=True)
 
 
 def test_an_evaluation_asks_in_the_words_of_its_recipe():

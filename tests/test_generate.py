@@ -386,4 +386,13 @@ def test_what_a_completion_begins_with_is_read_by_the_model_and_not_repeated(vlm
         assert one == generate.completion_of(vlm, alone)
 
 
-STARTS = ("<answer>melanoma</answer>", "The modality is", "The anatomy is the")
+STARTS = ("<answer>melanoma</answer><think>", "The modality is", "The anatomy is the")
+
+
+@pytest.mark.parametrize("answer", ["B", "brain tumor", "yes", "upper left"])
+@pytest.mark.parametrize("thought", ["The modality is CT.", "dark", " x", "\nno"])
+def test_a_completion_is_begun_between_two_tokens(vlm, answer, thought):
+    tokens = vlm.processor.tokenizer.tokenize
+    begun_with = STRATEGIES["think_after"].begun(answer)
+    assert tokens(begun_with + thought) == tokens(begun_with) + tokens(thought)
+    assert tokens(begun_with)[-2:] == ["</answer>", "<think>"]

@@ -225,6 +225,16 @@ def test_a_request_that_hangs_is_given_up(score):
         (lambda request, number: failed(401, SECRET), [NAME], "OPENAI_API_KEY is refused"),
         (lambda request, number: failed(404, SECRET), None, "HTTP 404 (...)"),
         (lambda request, number: said("yes") if len(request["messages"]) == 1 else failed(403), [NAME], "HTTP 403"),
+        (
+            lambda request, number: said("yes") if len(request["messages"]) == 1 else failed(400, "no roles"),
+            [NAME],
+            "(no roles)",
+        ),
+        (
+            lambda request, number: said("yes") if len(request["messages"]) == 1 else (200, {}, b"{"),
+            [NAME],
+            "no chat completion",
+        ),
     ],
 )
 def test_a_judge_of_no_use_is_one_error_before_the_first_item(score, script, names, message):
@@ -257,6 +267,7 @@ def test_a_server_that_echoes_what_it_was_sent_gets_no_score_and_no_key_out(scor
         echoing = Item("Question 0?", ("liver",), f"liver {whole}", None)
         with judging(lambda request, number: said(whole)) as other:
             (echoed,) = score(other, [echoing])
+            assert score(other, [echoing])[0].unscored == "echoed", "it is not kept either"
     assert [one.unscored for one in found] == [None, "unparseable", "failed"]
     assert "Authorization" in found[0].why or "authorization" in found[0].why
     assert SECRET not in str(found) + caplog.text
@@ -529,11 +540,11 @@ def test_two_judges_and_a_second_time(run):
     between, (retest,) = found["between"], found["retests"]
     assert between["answer"]["kappa"]["value"] == 1.0
     assert between["answer"]["table"] == [[4, 0], [0, 4]]
-    assert (between["reasoning"]["kappa"]["value"], between["reasoning"]["share"]["value"]) == (0.0, 2 / 8)
+    assert (between["reasoning"]["kappa"]["value"], between["reasoning"]["kappa"]["agreement"]["value"]) == (0.0, 2 / 8)
     assert retest["answer"]["table"] == [[4, 0], [2, 2]]
     assert retest["answer"]["kappa"]["value"] == pytest.approx(0.5)
     assert retest["reasoning"]["kappa"]["value"] is None
-    assert retest["reasoning"]["n"] == 8
+    assert retest["reasoning"]["kappa"]["n"] == 8
     assert len(lines(path)) == 24
     assert {request["seed"] for request in asked(first)} == {0, 1}
     assert len(asked(second)) == 8
@@ -601,7 +612,7 @@ def test_the_command_prints_and_writes_and_shows_no_key(run, tmp_path):
         shown = osler_judge(path, "--judge", spec(server), "--out", out)
         printed = osler_judge(path, "--judge", spec(server), "--out", out, "--json")
     assert shown.exit_code == printed.exit_code == 0
-    for line in ("answer correct", "reasoning sound", "1 unparseable", "exact match", "+0.70", "judge.json"):
+    for line in ("answer correct", "reasoning sound", "1 unparseable", "exact match", "+0.72", "judge.json"):
         assert line in shown.stdout, shown.stdout
     assert shown.stderr.endswith("1 judgements have no scores. The same command asks for them again.\n")
     assert json.loads(printed.stdout) == read_json(out / "judge.json")

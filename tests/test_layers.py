@@ -11,7 +11,7 @@ import pytest
 import osler
 
 LAYERS = (
-    "errors taxonomy stats significance power averages selfconsistency classification overlap progress rl.objective drawing.* "
+    "errors taxonomy stats agreement significance power averages selfconsistency classification overlap progress rl.objective drawing.* "
     "reasoning.mentions",
     "schema config recipe_files images",
     "grading strategies wordings reading runs datasets.* attackers floor fingerprints definitions leaks findings debiasing "
@@ -19,7 +19,7 @@ LAYERS = (
     "comparing.medical_terms",
     "rewards.* judge model.* reasoning.* looking shortcuts repeated summary contrasts differences matrix auditing",
     "rl.* baselines.* training.* evaluation trial planning lineage comparing.*",
-    "report measures comparing.page charts heatmaps examples exporting doctor interop inspect_logs check bench.*",
+    "report measures comparing.page rating.* charts heatmaps examples exporting doctor interop inspect_logs check bench.*",
     "pipeline chains caching quickstart study.* serve",
     "cli.* __main__",
 )

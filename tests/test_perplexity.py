@@ -1,10 +1,21 @@
 """The loss of texts under a causal text model, against transformers' own loss."""
 
+import json
 import math
 
 import pytest
 import torch
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
 
 from osler.errors import ModelError
 from osler.model import perplexity
@@ -62,8 +73,13 @@ def test_a_text_that_is_longer_than_the_model_reads_is_cut(tmp_path, monkeypatch
 
 
 def test_what_is_no_text_model_is_told_in_words(tmp_path):
-    with pytest.raises(ModelError, match=r"controls.perplexity: .*nowhere cannot score text: no config.json"):
+    with pytest.raises(ModelError, match=r"controls.perplexity: .*nowhere cannot score text: there is no such folder"):
         check_text_model(str(tmp_path / "nowhere"))
+    for name, said in (("", "''"), ("~/no such", "~/no such"), ("./no", "./no")):
+        with pytest.raises(ModelError, match=f"controls.perplexity: {said} cannot score text: there is no such folder"):
+            check_text_model(name)
+    with pytest.raises(ModelError, match=r"no config.json of it can be read"):
+        check_text_model(str(tmp_path))
     with pytest.raises(ModelError, match=r"type 'qwen2_vl', which transformers loads as no causal text model"):
         check_text_model(str(TINY))
     model, _ = saved(tmp_path / "a", "gpt2")
@@ -72,6 +88,37 @@ def test_what_is_no_text_model_is_told_in_words(tmp_path):
     torch.save(model.state_dict(), tmp_path / "a" / "pytorch_model.bin")  # a pickle is never read
     with pytest.raises(ModelError, match="its weights cannot be read as safetensors"):
         load_text_model(str(tmp_path / "a"))
+
+
+@pytest.mark.parametrize(("model", "config"), [(BertForMaskedLM, BertConfig), (RobertaForMaskedLM, RobertaConfig)])
+def test_a_model_that_looks_ahead_is_refused(tmp_path, model, config):
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    size = {"vocab_size": len(tokenizer), "initializer_range": 0.5}
+    model(config(**shape, **size)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="it looks ahead: what it predicts of a token depends on later ones"):
+        load_text_model(str(tmp_path))
+
+
+def test_code_of_a_checkpoint_is_neither_run_nor_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks whether to run code"))
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import PretrainedConfig\nclass C(PretrainedConfig):\n    pass\n"
+    (tmp_path / "conf.py").write_text(code)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "conf.C"}}))
+    with pytest.raises(ModelError, match=r"no config.json of it can be read"):
+        check_text_model(str(tmp_path))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, 8_000.0])
+def test_a_loss_without_a_finite_perplexity_is_an_error(tmp_path, monkeypatch, loss):
+    saved(tmp_path, "gpt2")
+    model = load_text_model(str(tmp_path))
+    monkeypatch.setattr(perplexity, "_summed_loss", lambda *_: loss)
+    with pytest.raises(ModelError, match=r"gives no finite perplexity of a text .* Use dtype=float32"):
+        list(model.losses(["CT."]))
 
 
 def test_weights_that_would_be_left_random_are_an_error(tmp_path):

@@ -369,10 +369,9 @@ WORD = {"y": "yes", "n": "no", "?": "cannot say"}
 
 
 def test_the_worked_example(exported):
-    """Nine items were told by both: 4 both yes, 2 both no, 2 yes-no, 1 no-yes... seen 6/9.
+    """Both told nine items: 4 yes-yes, 2 no-no, 2 yes-no, 1 no-yes, so that 6 of 9 are seen to agree.
 
-    Rater 1: 6 of 9 yes; rater 2: 5 of 9. Both yes 4, both no 3 - 1 = 2. Chance (6*5 + 3*4) / 81 = 42/81;
-    kappa = (54/81 - 42/81) / (39/81) = 12/39.
+    Rater 1 says yes to 6, rater 2 to 5: chance is (6 * 5 + 3 * 4) / 81 = 42/81, and kappa (54 - 42) / (81 - 42) = 12/39.
     """
     files = [filled(exported, k, lambda i, p=p: (WORD[p[i]], "no"), k) for k, p in ((1, PLAN), (2, OTHER))]
     results = read_results(exported, files)
@@ -432,10 +431,9 @@ def test_a_judge_is_matched_by_label_or_folder_and_what_has_no_part_is_counted(t
     assert (found.judge, found.others, found.repeats) == ("judge", 2, 1)
 
 
-def test_a_judges_lines_in_a_runs_folder_need_not_name_the_run(tmp_path):
-    (tmp_path / "run-2").mkdir()
-    lines = [{"id": "a", "judge": "one", "repeat": repeat, "correct": 1 - repeat, "sound": None} for repeat in (0, 1)]
-    (found,) = read_judged([judged(tmp_path / "run-2" / "judged.jsonl", *lines)], KEY)
+def test_lines_are_read_as_osler_judge_writes_them_and_the_first_asking_counts(tmp_path):
+    lines = [{"run": "run-2", "id": "a", "judge": "one", "repeat": k, "correct": 1 - k, "sound": None} for k in (0, 1)]
+    (found,) = read_judged([judged(tmp_path / "judged.jsonl", *lines)], KEY)
     assert (found.judge, found.scores, found.repeats) == ("one", {"AAA": {"correct": True, "sound": None}}, 1)
 
 
@@ -447,7 +445,7 @@ def test_two_judges_stand_apart(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["{}"], r"judged\.jsonl, row 1: it lacks id, correct, sound"),
+        (["{}"], r"judged\.jsonl, row 1: it lacks run, id, correct, sound"),
         (["[1]"], r"row 1: it lacks"),
         ([json.dumps(line("GRPO", "a")), "{"], r"row 2: it is no JSON"),
         ([json.dumps(line("GRPO", "a", 0.5))], r"row 1: correct is 0\.5"),

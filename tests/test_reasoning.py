@@ -13,7 +13,7 @@ from osler.datasets.phantoms import describe, samples
 from osler.drawing.phantoms import phantom_case
 from osler.errors import RecipeError, RunError
 from osler.grading import grader
-from osler.reasoning.forcing import FORCED, check_forcing, forced_rows, post_hoc
+from osler.reasoning.forcing import FORCED, NOT_DRAWN, OWN, check_forcing, forced_rows, post_hoc
 from osler.reasoning.quality import perplexity_of, reasoning_of, reasons
 from osler.reasoning.unsupported import VOCABULARY, Finding, claims, findings_in, truth_of
 from osler.schema import Kind, Outcome, Record, Sample, fold_text
@@ -153,6 +153,24 @@ def test_what_describes_another_phantom_is_unsupported_where_they_differ(sample)
         ("no fracture, bone cyst or melanoma", set()),
         ("It may be a fracture.", set()),
         ("mild or moderate", set()),
+        ("mild to moderate", set()),
+        ("mild-to-moderate", set()),
+        ("from mild to severe, moderate", {"moderate"}),
+        ("A fracture is possible.", set()),
+        ("A severe fracture is still possible", set()),
+        ("A fracture is likely, and it is severe.", {"severe"}),
+        ("A fracture, likely of the hand", {"fracture"}),
+        ("suspicious for a fracture", set()),
+        ("probably a fracture", set()),
+        ("a suspected fracture", set()),
+        ("An unlikely fracture", set()),
+        ("less severe", set()),
+        ("non-severe", set()),
+        ("less dark, severe", {"severe"}),
+        ("This is not a normal hand X-ray", {"hand", "X-ray"}),
+        ("This is not a severe fracture", set()),
+        ("No abnormality in this hand X-ray", {"hand", "X-ray"}),
+        ("A severe fracture is excluded", set()),
         ("It is severe, in the upper-left.", {"severe", "upper left"}),
         ("Is it a melanoma? No.", set()),
         ("A brain tumor", {"brain tumor"}),  # and not the brain
@@ -199,7 +217,7 @@ def test_the_rates_of_unsupported_findings():
 
 def forced_record(sample, told):
     after = STRATEGIES["think_after"]
-    return record(after.begun(sample.extra[FORCED]) + told, sample=sample, strategy="think_after")
+    return record(after.begun(sample.extra[FORCED]) + told + "</think>", sample=sample, strategy="think_after")
 
 
 def test_a_forced_answer_is_another_one_that_is_offered():
@@ -227,21 +245,50 @@ def test_the_post_hoc_rate_and_its_base():
     wrong = [one.extra[FORCED] for one in rows]
     third = [next(text for text in OPTIONS[1:] if text != one) for one in wrong]
     told = [*wrong[:4], "CT", third[5], "nothing", "CT or MRI"]
-    forced = [forced_record(one, f"<think>I see {said}</think>") for one, said in zip(rows, told, strict=True)]
+    forced = [forced_record(one, f"I see {said}") for one, said in zip(rows, told, strict=True)]
     own = [wrong[0], wrong[1], *["CT"] * 6]
     real = [
         record(f"<answer>CT</answer><think>I see {said}</think>", sample=row(one.id), strategy="think_after")
         for one, said in zip(rows, own, strict=True)
     ]
-    found = post_hoc(real, forced, "text", {"open question": 2})
+    others = [record("<answer>x</answer>", sample=row(name)) for name in ("o1", "o2", "n1", "n2", "n3")]
+    found = post_hoc([*real, *others], forced, "text", {"open question": 2})
     shares = [found.rate, found.gold, found.other, found.nothing]
     assert [one.value for one in shares] == [4 / 8, 1 / 8, 1 / 8, 2 / 8]
     assert (found.base.value, found.moved.value) == (2 / 8, 2 / 8)
     assert found.to_json()["n"] == found.moved.n == 8
-    assert found.left_out == {"open question": 2}
+    assert found.left_out == {"open question": 2, NOT_DRAWN: 3}
     with pytest.raises(RunError, match="a record of row 'r0', which the real pass lacks"):
         post_hoc(real[1:], forced, "text")
     assert post_hoc(real, [], "text") is None
+
+
+@pytest.mark.parametrize("own", ["<answer>{}</answer><think>{}</think>", "<answer>It is {}</answer>{}"])
+def test_an_answer_that_the_model_gave_itself_is_not_forced(own):
+    rows = list(forced_rows([row(f"r{n}") for n in range(40)], "text", 0).samples)
+    real = [record(own.format("MRI", "It is MRI"), sample=row(one.id), strategy="think_after") for one in rows]
+    forced = [forced_record(one, "It is MRI") for one in rows]  # whatever stands there, it argues for its own answer
+    found = post_hoc(real, forced, "text")
+    same = sum(one.extra[FORCED] == "MRI" for one in rows)
+    assert 10 < same < 30
+    assert (found.rate.value, found.other.value, found.rate.n) == (0, 1, 40 - same)
+    assert found.left_out == {OWN: same}
+    assert found.rate.n + sum(found.left_out.values()) == len(real)
+
+
+def test_a_row_without_an_answer_of_its_own_can_be_forced():
+    (one,) = forced_rows([row("r")], "text", 0).samples
+    found = post_hoc([record("", sample=row("r"), strategy="think_after")], [forced_record(one, "")], "text")
+    assert (found.nothing.value, found.rate.n, dict(found.left_out)) == (1, 1, {})
+
+
+def test_where_no_row_is_left_the_shares_are_empty_and_the_reasons_stay():
+    (one,) = forced_rows([row("r")], "text", 0).samples
+    own = record(f"<answer>{one.extra[FORCED]}</answer><think>x</think>", sample=row("r"), strategy="think_after")
+    found = post_hoc([own], [forced_record(one, "")], "text")
+    assert (found.rate, found.moved, found.left_out) == (EMPTY, EMPTY, {OWN: 1})
+    assert post_hoc([own], [], "text", {"open question": 1}).left_out == {"open question": 1}
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize("name", ["think", "nothink", "nothink_raw"])

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Regex, pre_tokenizers
 
 from osler.errors import DataError, RecipeError
 from osler.grading import grader
@@ -174,8 +175,22 @@ def test_a_thought_that_was_not_closed_is_one(completion, thought):
 
 def test_a_completion_can_be_begun_where_the_answer_comes_first():
     assert [name for name, one in STRATEGIES.items() if one.answers_first] == ["think_after"]
-    assert AFTER.begun("{B}") == "<answer>{B}</answer>"
-    assert AFTER.parse(AFTER.begun("B") + "<think>x</think>").answer == "B"
+    assert AFTER.begun("{B}") == "<answer>{B}</answer><think>"
+    whole = AFTER.parse(AFTER.begun("B") + "x</think>")
+    assert (whole.answer, whole.thought, whole.well_formed) == ("B", "x", True)
+    assert AFTER.completion(replace(CT, rationale="dark"), "letter").startswith(AFTER.begun("B"))
+
+
+QWEN2_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+@pytest.mark.parametrize("answer", ["B", "bone cyst", "肺炎"])
+def test_what_a_completion_is_begun_with_ends_between_words_of_qwen2_but_for_a_bracket(answer):
+    pieces = pre_tokenizers.Split(Regex(QWEN2_WORDS), "isolated").pre_tokenize_str
+    begun = [piece for piece, _ in pieces(AFTER.begun(answer))]
+    whole = [piece for piece, _ in pieces(AFTER.begun(answer) + "The lesion is dark.</think>")]
+    assert begun[:-1] == whole[: len(begun) - 1]
+    assert (begun[-3:], whole[len(begun) - 1]) == (["><", "think", ">"], ">The")
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -239,6 +239,7 @@ def evaluate_rows(
         "trained_on": training,
         "data": {**data, "n": len(samples), "row_hash": row_hash(samples)},
         "trial": trial.to_json(),
+        "text_model": _text_model(trial),
         "floor": sha256(json.dumps(floor.to_json(), sort_keys=True).encode()).hexdigest() if floor else None,
     }
     run = _resumed(path, facts) if resume and path.exists() else Run.create(path, "eval", **facts)
@@ -299,6 +300,14 @@ def _losses(trial: Trial) -> "Callable[[], Losses] | None":
     return lambda: load_text_model(name, trial.dtype).losses
 
 
+def _text_model(trial: Trial) -> dict[str, Any] | None:
+    """The text model of `trial` by its weights, as far as these are in a folder: one name may come to stand for others."""
+    from osler.lineage import model_hash
+
+    name = trial.controls.perplexity
+    return {"spec": name, "sha256": model_hash(name)} if name else None
+
+
 def training_summary(run: Run, seconds: float) -> dict[str, Any]:
     """Where training began and ended: the mean over the first and the last five steps of reward, loss or margin; the seconds.
 
@@ -334,7 +343,7 @@ def _cut_off(path: Path, recipe: Recipe, data: dict[str, Any]) -> Run:
 def _resumed(path: Path, facts: dict[str, Any]) -> Run:
     """The run at `path`, if it evaluates the same model on the same rows in the same way. Errors: RunError."""
     run = Run.open(path)
-    for name in ("model", "data", "trial", "floor"):
+    for name in ("model", "data", "trial", "text_model", "floor"):
         if run.manifest.get(name) != json.loads(json.dumps(facts[name])):
             raise RunError(f"{path} cannot be resumed: its {name} was {run.manifest.get(name)}, now it is {facts[name]}.")
     run.save(state="running")

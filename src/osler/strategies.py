@@ -77,8 +77,12 @@ class Strategy:
         return self.target.format(answer=answer, thought=sample.rationale)
 
     def begun(self, answer: str) -> str:
-        """A completion up to and with its `answer`, to which the thought is left. Only where `answers_first`."""
-        return self.target.partition("<think>")[0].format(answer=answer)
+        """A completion up to where its thought begins, `<think>` included, behind this `answer`. Only where `answers_first`.
+
+        Qwen2's tokenizer makes one token of the `><` between two tags, so that a beginning that ended with `</answer>` would be
+        cut inside of a token that the model writes. What is left of this is a `>` that may be one token with the first word.
+        """
+        return self.target.partition("{thought}")[0].format(answer=answer)
 
     def parse(self, completion: str) -> Parsed:
         """`completion` taken apart: strict by the form, lenient by whatever stands outside the thought."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from osler import __version__
-from osler.cli import audit, cache, comparing, data, matrix, measuring, runs, studies
+from osler.cli import audit, cache, comparing, data, matrix, measuring, rating, runs, studies
 from osler.errors import OslerError
 
 app = typer.Typer(
@@ -57,4 +57,5 @@ app.command()(audit.audit)
 app.command()(measuring.doctor)
 app.command()(measuring.bench)
 app.add_typer(data.data_app, name="data")
+app.add_typer(rating.rate_app, name="rate")
 app.add_typer(cache.cache_app, name="cache")

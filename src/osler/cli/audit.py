@@ -26,7 +26,7 @@ _WHERE_READ = ["near_duplicate_distance", "images_read"]
 
 
 def audit(
-    train: Annotated[str, typer.Option(help="What is trained on: NAME, NAME:PATH or NAME:PATH?images=ROOT.")],
+    train: Annotated[str, typer.Option(help="What is trained on: NAME, NAME:PATH?images=ROOT, or {name: ..., where: ...}.")],
     test: Annotated[str, typer.Option(help="What is tested on. The same spec twice: its rows of either split.")],
     images: Annotated[bool | None, typer.Option(help="Compare pixels; default: if every row has an image.")] = None,
     distance: Annotated[int, typer.Option(min=0, max=16, help="Bits in which near-duplicates may differ, of 64.")] = 4,

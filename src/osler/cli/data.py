@@ -20,7 +20,9 @@ Seed = Annotated[int, typer.Option(min=0)]
 
 
 @data_app.command("show")
-def show(spec: Annotated[str, typer.Argument(help="NAME, NAME:PATH or NAME:PATH?images=ROOT.")], as_json: Json = False) -> None:
+def show(
+    spec: Annotated[str, typer.Argument(help="NAME, NAME:PATH?images=ROOT, or {name: ..., where: ...}.")], as_json: Json = False
+) -> None:
     """How many rows a data set has, and of what."""
     from osler.datasets.load import load_data
 

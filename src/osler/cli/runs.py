@@ -78,7 +78,7 @@ def evaluate(
     model: Annotated[
         str, typer.Option(help="tiny, a folder, a hub name, run:DIR[@last|best|STEP], peft:DIR, openai:URL#NAME.")
     ],
-    data: Annotated[str, typer.Option(help="NAME, NAME:PATH or NAME:PATH?images=ROOT.")],
+    data: Annotated[str, typer.Option(help="NAME, NAME:PATH?images=ROOT, or {name: ..., where: ...}.")],
     split: str = "test",
     strategy: Annotated[str | None, typer.Option(help="think, nothink, nothink_raw, think_after; default as trained.")] = None,
     answer_form: Annotated[str | None, typer.Option(help="letter or text; default as trained.")] = None,
@@ -123,7 +123,7 @@ def evaluate(
 
 def score(
     completions: Annotated[Path, typer.Argument(help='JSONL: {"id": ... or "row": ..., "completion": ...} a line.')],
-    data: Annotated[str, typer.Option(help="NAME, NAME:PATH or NAME:PATH?images=ROOT; no image is opened.")],
+    data: Annotated[str, typer.Option(help="NAME, NAME:PATH?images=ROOT, or {name: ..., where: ...}; no image is opened.")],
     scorer: Annotated[str, typer.Option(help="osler, or medr1: as its released evaluation reads.")] = "osler",
     strategy: Annotated[str | None, typer.Option(help="How they were asked for; default: what reads most of them.")] = None,
     answer_form: Annotated[str | None, typer.Option(help="letter or text; default: what reads most of them.")] = None,

@@ -60,7 +60,7 @@ def _notes(key: str, wanted: set[str], there: Mapping[str, int]) -> list[str]:
     name, unsaid = key.replace("_", " "), str(Modality.UNKNOWN)
     absent = sorted(wanted - there.keys())
     notes = [f"no row has {name} {' or '.join(absent)}"] if absent else []
-    silent = there.get(unsaid, 0) if unsaid not in wanted and key in ("modality", "question_type") else 0
+    silent = 0 if unsaid in wanted else there.get(unsaid, 0)
     return notes + ([f"{silent:,} of unknown {name} left out"] if silent else [])
 
 

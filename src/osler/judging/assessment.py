@@ -10,7 +10,7 @@ from osler.judging.client import Judge, Settings
 from osler.judging.prompts import VERSION
 from osler.judging.replies import Judgement
 from osler.judging.stored import judge_records, records_of
-from osler.judging.summaries import agreements_of, judged_of
+from osler.judging.summaries import agreed_of, judged_of
 from osler.model.endpoint import Endpoint, parse_endpoint
 from osler.runs import Run, write_json
 from osler.schema import Record
@@ -39,7 +39,7 @@ def assess(
         settings = Settings(see_images=see_images)
         judges = [stack.enter_context(Judge(endpoint, settings)) for endpoint in endpoints]
         askings = [(judges[0], number) for number in range(repeat)] + [(one, 0) for one in judges[1:]]
-        judged = judge_records(records, askings, folder, max_seconds)
+        judged = judge_records(run.name, records, askings, folder, max_seconds)
         asked = {str(one.endpoint): {"json_schema": one.by_schema, **settings.to_json()} for one in judges}
     summary = {
         "run": str(run.path),
@@ -67,8 +67,8 @@ def _summary(
 ) -> dict[str, Any]:
     """The numbers; each judge's are those of its first asking, but `unjudged` counts all lines without scores."""
     judged = [judged_of(name, records, one) for name, one in zip(names, (first[0], *second), strict=True)]
-    between = agreements_of(records, first[0], second[0]) if second else {}
-    retests = [agreements_of(records, first[0], again) for again in first[1:]]
+    between = agreed_of(records, first[0], second[0]) if second else {}
+    retests = [agreed_of(records, first[0], again) for again in first[1:]]
     return {
         "judges": [one.to_json() for one in judged],
         "between": {name: one.to_json() for name, one in between.items()} or None,

@@ -21,7 +21,7 @@ class Breaker:
     ) -> None:
         self.limit, self.wait_s, self.probes, self.say = limit, wait_s, probes, say
         self._failures = self._probed = 0
-        self._closed_until = 0.0
+        self._wait_until = 0.0
         self._one = asyncio.Lock()
 
     @property
@@ -38,7 +38,7 @@ class Breaker:
         if self.is_open:
             async with self._one:
                 if self.is_open and self._probed < self.probes:
-                    await asyncio.sleep(self._closed_until - time.monotonic())
+                    await asyncio.sleep(self._wait_until - time.monotonic())
                     return await self._probe(ask, failed)
             if self.is_open:
                 return None
@@ -50,17 +50,24 @@ class Breaker:
         self._probed += 1
         result = await ask()
         if failed(result):
-            self._closed_until = time.monotonic() + self.wait_s
+            self._wait_until = time.monotonic() + self.wait_s
             last = self._probed >= self.probes
             self.say("It still fails. " + ("The rest is not asked." if last else f"Asked again in {self.wait_s:g} s."))
         else:
-            self._failures = self._probed = 0
-            self.say("It answers again.")
+            self._close()
         return result
 
     def _count(self, failure: bool) -> None:
         was_open = self.is_open
-        self._failures = self._failures + 1 if failure else 0
+        if not failure:
+            self._close()
+            return
+        self._failures += 1
         if self.is_open and not was_open:
-            self._closed_until = time.monotonic() + self.wait_s
+            self._wait_until = time.monotonic() + self.wait_s
             self.say(f"{self._failures} failures in a row: it is left alone, and asked once in {self.wait_s:g} s.")
+
+    def _close(self) -> None:
+        if self.is_open:
+            self.say("It answers again.")
+        self._failures = self._probed = 0

@@ -23,7 +23,7 @@ from osler.judging import prompts
 from osler.judging.breaker import Breaker
 from osler.judging.cache import ScoreCache
 from osler.judging.prompts import Item
-from osler.judging.replies import DOWN, RESPONSE_FORMAT, Judgement, Reply, is_echo, read_reply, scored, unscored
+from osler.judging.replies import DOWN, RESPONSE_FORMAT, Judgement, Reply, judgement_of, read_reply, scored, unscored
 from osler.model.endpoint import (
     Endpoint,
     _check,
@@ -32,10 +32,10 @@ from osler.model.endpoint import (
     _connected,
     _failure,
     _key,
+    _no_completion,
     _opened_url,
 )
 from osler.progress import console
-from osler.schema import Completion
 
 _OF_THE_REQUEST = (400, 413, 422)
 """The statuses by which a server refuses one request, and others not."""
@@ -78,7 +78,7 @@ class Judge:
         self.endpoint, self.settings = endpoint, settings or Settings()
         self.cache = cache or ScoreCache()
         self.by_schema: bool | None = None
-        self._breaker = breaker or Breaker(say=lambda text: console.print(f"{endpoint}: {text}", markup=False))
+        self._breaker = breaker or Breaker(say=lambda text: _tell(f"{endpoint}: {text}"))
         self._free = asyncio.Semaphore(self.settings.concurrency)
         self._stack = ExitStack()
         self._portal: BlockingPortal
@@ -126,7 +126,8 @@ class Judge:
     ) -> Iterator[tuple[int, Judgement]]:
         """The place and the judgement of each of `items`, as they come; equal ones are asked once.
 
-        After `max_seconds` the rest comes unscored. `repeat` numbers askings of the same items that share no cache.
+        After `max_seconds` the rest comes unscored; the check before the first batch is not bounded by it. `repeat` numbers
+        askings of the same items that share no cache.
         Errors: ModelError where the server is not fit for use from the start; DataError where an image cannot be opened.
         """
         ends = None if max_seconds is None else time.monotonic() + max_seconds
@@ -168,7 +169,7 @@ class Judge:
     async def _ask(self, item: Item, key: str, repeat: int) -> tuple[Judgement, Reply | None]:
         images = item.images if self.settings.see_images else ()
         urls = [await asyncio.to_thread(_opened_url, one, None) for one in images]
-        request = self._request(prompts.request_text(item, key), urls, self.settings.seed + repeat)
+        request = self._request(prompts.request_text(item, key), urls, self.settings.seed + repeat, bool(self.by_schema))
         started = time.perf_counter()
         try:
             said: Any = await self._client.chat.completions.create(**request)
@@ -180,13 +181,13 @@ class Judge:
         reply = _without_key(read_reply(text.text))
         tokens_in = getattr(said.usage, "prompt_tokens", None)
         return replace(
-            _judgement(item, text, reply),
+            judgement_of(item, text, reply),
             seconds=_since(started),
             tokens_in=tokens_in if isinstance(tokens_in, int) else None,
             tokens_out=text.tokens,
         ), reply
 
-    def _request(self, text: str, urls: Sequence[str], seed: int) -> dict[str, Any]:
+    def _request(self, text: str, urls: Sequence[str], seed: int, by_schema: bool) -> dict[str, Any]:
         images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
         rules = {"role": "system", "content": prompts.rules(self.settings.see_images)}
         asked = {"role": "user", "content": [*images, {"type": "text", "text": text}]}
@@ -196,20 +197,21 @@ class Judge:
             "max_tokens": self.settings.max_tokens,
             "temperature": self.settings.temperature,
             "seed": seed,
-            **({"response_format": RESPONSE_FORMAT} if self.by_schema is not False else {}),
+            **({"response_format": RESPONSE_FORMAT} if by_schema else {}),
         }
 
-    async def _takes_schema(self) -> bool:
-        request = self._request(prompts.request_text(_PROBE, ""), (), self.settings.seed)
+    async def _takes_schema(self, by_schema: bool = True) -> bool:
+        """Whether a schema may be asked for; the request is tried with one, and without where that is refused."""
+        request = self._request(prompts.request_text(_PROBE, ""), (), self.settings.seed, by_schema)
         try:
             _completion(self.endpoint, await self._client.chat.completions.create(**request))
-        except APIStatusError as error:
-            if error.status_code in _OF_THE_REQUEST:
-                return False
-            raise _failure(self.endpoint, error, self.settings.retries) from None  # its request holds the key
         except OpenAIError as error:
-            raise _failure(self.endpoint, error, self.settings.retries) from None
-        return True
+            if by_schema and _reason(error)[0] == "refused":
+                return await self._takes_schema(by_schema=False)
+            raise _failure(self.endpoint, error, self.settings.retries) from None  # its request holds the key
+        except json.JSONDecodeError as error:
+            raise _no_completion(self.endpoint, error.doc) from None
+        return by_schema
 
 
 def _until(tasks: dict["Future[Any]", str], ends: float | None) -> Iterator["Future[Any]"]:
@@ -233,19 +235,14 @@ def _reason(error: OpenAIError) -> tuple[str, str]:
     return "failed", "timeout" if isinstance(error, APITimeoutError) else "connection"
 
 
-def _judgement(item: Item, said: Completion, reply: Reply | None) -> Judgement:
-    """What the judge's completion comes to, which was read as `reply`."""
-    if said.truncated:
-        return unscored("truncated")
-    if reply is None:
-        return unscored("unparseable")
-    return unscored("echoed") if is_echo(said.text, item.thought, item.answer) else scored(item, reply)
-
-
 def _without_key(reply: Reply | None) -> Reply | None:
     """`reply`, in whose words the key does not stand: a server may say whatever it was sent."""
     key = _key()
     return reply.model_copy(update={"why": reply.why.replace(key, "...")}) if reply and key else reply
+
+
+def _tell(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _since(started: float) -> float:

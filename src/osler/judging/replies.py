@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from osler.judging.prompts import Item
+from osler.schema import Completion
 
 REASONS = {
     "unparseable": "the reply was not the JSON object that was asked for",
@@ -75,6 +76,15 @@ def unscored(reason: str, detail: str | None = None, seconds: float | None = Non
 def scored(item: Item, reply: Reply) -> Judgement:
     """The judgement of `item` by `reply`; an item without a thought has no `sound`."""
     return Judgement(reply.correct, reply.sound if item.thought else None, reply.why)
+
+
+def judgement_of(item: Item, said: Completion, reply: Reply | None) -> Judgement:
+    """What the judge's completion `said`, read as `reply`, comes to for `item`."""
+    if said.truncated:
+        return unscored("truncated")
+    if reply is None:
+        return unscored("unparseable")
+    return unscored("echoed") if is_echo(said.text, item.thought, item.answer) else scored(item, reply)
 
 
 def read_reply(text: str) -> Reply | None:

@@ -40,16 +40,17 @@ def records_of(run: Run, rows: int | None) -> tuple[list[Record], int]:
 
 
 def judge_records(
-    records: Sequence[Record], askings: Sequence[Asking], folder: Path, max_seconds: float | None = None
+    run: str, records: Sequence[Record], askings: Sequence[Asking], folder: Path, max_seconds: float | None = None
 ) -> list[list[Judgement]]:
     """The judgement of each of `records`, for each of `askings`; every one is in `folder`/judged.jsonl as soon as it is made.
 
-    Lines of the file that have scores, and are of the same texts asked in the same way, are taken as they are. `max_seconds`
-    is for all together. Errors: ModelError before the first record is sent; RunError where the file is damaged.
+    `run` is the name of the run that they are of. Lines of the file that have scores, and are of the same texts asked in the
+    same way, are taken as they are. `max_seconds` is for all askings together.
+    Errors: ModelError before the first record is sent; RunError where the file is damaged.
     """
     ends = None if max_seconds is None else time.monotonic() + max_seconds
     lines = Lines(folder)
-    rows = [_Rows(records, judge, repeat, lines) for judge, repeat in askings]
+    rows = [_Rows(run, records, judge, repeat, lines) for judge, repeat in askings]
     for row in rows:
         row.check()
     for row in rows:
@@ -58,8 +59,8 @@ def judge_records(
     return [[lines.of[place][1] for place in row.places] for row in rows]
 
 
-Place = tuple[str, str, int]
-"""What a line is about: the record's id, the judge, the repeat."""
+Place = tuple[str, str, str, int]
+"""What a line is about: the run, the record's id, the judge, the repeat."""
 
 
 class Lines:
@@ -97,18 +98,18 @@ class Lines:
         write_whole(self._run.path / f"{FILE}.jsonl", "".join(lines))
 
     def _read(self, line: dict[str, Any]) -> None:
-        place = (str(line.pop("id")), str(line.pop("judge")), int(line.pop("repeat")))
+        place = (str(line.pop("run")), str(line.pop("id")), str(line.pop("judge")), int(line.pop("repeat")))
         self.of[place] = (str(line.pop("key")), Judgement(**line))
 
 
 class _Rows:
     """One asking of all records: their places, keys and items."""
 
-    def __init__(self, records: Sequence[Record], judge: Judge, repeat: int, lines: Lines) -> None:
+    def __init__(self, run: str, records: Sequence[Record], judge: Judge, repeat: int, lines: Lines) -> None:
         self._judge, self._repeat, self._lines = judge, repeat, lines
         items = [item_of(record) for record in records]
         self._asked = [(item, judge.key(item, repeat)) for item in items]
-        self.places: list[Place] = [(record.sample.id, str(judge.endpoint), repeat) for record in records]
+        self.places: list[Place] = [(run, record.sample.id, str(judge.endpoint), repeat) for record in records]
         together = list(zip(self.places, self._asked, strict=True))
         self._waiting = [(place, key, item) for place, (item, key) in together if lines.lacks(place, key)]
 
@@ -128,4 +129,4 @@ class _Rows:
 
 
 def _line(place: Place, key: str, judgement: Judgement) -> dict[str, Any]:
-    return {"id": place[0], "judge": place[1], "repeat": place[2], **judgement.to_json(), "key": key}
+    return {**dict(zip(("run", "id", "judge", "repeat"), place, strict=True)), **judgement.to_json(), "key": key}

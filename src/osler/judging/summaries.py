@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from osler.judging.agreement import Agreement, Crossed, agreement, crossed
 from osler.judging.prompts import item_of
 from osler.judging.replies import Judgement
 from osler.judging.slopes import logistic_slope
+from osler.judging.tables import Agreed, Crossed, agreed, crossed
 from osler.looking import right
 from osler.schema import Record
 from osler.stats import Estimate, proportion
@@ -54,7 +54,7 @@ class Judged:
     shortened: int
     by_judge: Crossed
     by_grader: Crossed
-    grader: Agreement
+    grader: Agreed
     length_slope: Estimate
     no_tokens: int
     spent: Spent
@@ -89,20 +89,20 @@ def judged_of(judge: str, records: Sequence[Record], judgements: Sequence[Judgem
         shortened=sum(item_of(record).shortened for record in records),
         by_judge=crossed([one.correct or 0 for _, one, _ in thought], [sound for _, _, sound in thought], _clusters(thought)),
         by_grader=crossed([yes for _, yes, _ in graded_thought], [s for _, _, s in graded_thought], _clusters(graded_thought)),
-        grader=agreement([score for _, _, score in graded], [yes for _, yes, _ in graded], _clusters(graded)),
+        grader=agreed([score for _, _, score in graded], [yes for _, yes, _ in graded], _clusters(graded)),
         length_slope=logistic_slope([sound for _, _, sound in long], [size for _, size, _ in long], _clusters(long)),
         no_tokens=len(thought) - len(long),
         spent=_spent(judgements),
     )
 
 
-def agreements_of(records: Sequence[Record], first: Sequence[Judgement], second: Sequence[Judgement]) -> dict[str, Agreement]:
+def agreed_of(records: Sequence[Record], first: Sequence[Judgement], second: Sequence[Judgement]) -> dict[str, Agreed]:
     """How far two sets of judgements of the same `records` agree on `answer` and on `reasoning`, where both have scores."""
     together = list(zip(records, first, second, strict=True))
     answers = [(r, a.correct, b.correct) for r, a, b in together if a.correct is not None and b.correct is not None]
     reasons = [(r, a.sound, b.sound) for r, a, b in together if a.sound is not None and b.sound is not None]
     return {
-        name: agreement([a for _, a, _ in pairs], [b for _, _, b in pairs], _clusters(pairs))
+        name: agreed([a for _, a, _ in pairs], [b for _, _, b in pairs], _clusters(pairs))
         for name, pairs in (("answer", answers), ("reasoning", reasons))
     }
 
@@ -150,7 +150,7 @@ def _agreed(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _kappa(one: Mapping[str, Any]) -> str:
-    return f"{_number(one['kappa'])}; agree on {Estimate(**one['share'])}"
+    return f"{_number(one['kappa'])}; agree on {Estimate(**one['kappa']['agreement'])}"
 
 
 def _number(value: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ the text's first token is not scored), and cut into pieces where it is longer th
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,12 @@ from osler.model.packing import CHUNK_ELEMENTS, log_softmax
 LONGEST = 2048
 """Tokens that are scored in one piece, at most, whatever the model could read."""
 
+PROBE = 8
+"""Tokens that a model is tried with, to see whether it looks ahead."""
+
+LARGEST = 700.0
+"""Nats a token, at most: exp of more is no finite number."""
+
 
 @dataclass(frozen=True)
 class TextModel:
@@ -32,10 +39,19 @@ class TextModel:
     tokenizer: Any
 
     def losses(self, texts: Sequence[str]) -> Iterator[tuple[float, int]]:
-        """Of each text, in order, the summed negative log-likelihood of its tokens, in nats, and how many were scored."""
+        """Of each text, in order, the summed negative log-likelihood of its tokens, in nats, and how many were scored.
+
+        Errors: ModelError where a loss is not finite, or so large that its perplexity is not.
+        """
         for text in texts:
             found = [self._loss(piece) for piece in self._pieces(text)]
-            yield sum(loss for loss, _ in found), sum(tokens for _, tokens in found)
+            loss, tokens = sum(loss for loss, _ in found), sum(tokens for _, tokens in found)
+            if not loss <= LARGEST * tokens:
+                raise ModelError(
+                    f"controls.perplexity: {self.name} gives no finite perplexity of a text ({loss} nats in {tokens} tokens). "
+                    "Use dtype=float32, or another text model."
+                )
+            yield loss, tokens
 
     def _pieces(self, text: str) -> list[list[int]]:
         """The token ids of `text` in pieces that the model can read, each behind the token that begins a text, if any."""
@@ -69,8 +85,10 @@ def _summed_loss(logits_SV: Tensor, targets_S: Tensor) -> float:
 
 def check_text_model(name: str) -> None:
     """Errors: ModelError where `name` is no causal text model, told by its config.json and tokenizer alone."""
+    if not name or (name.startswith(("/", ".", "~")) and not Path(name).is_dir()):
+        raise _unusable(name or "''", "there is no such folder")
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)  # None would ask on the terminal
     except UNREADABLE as error:
         raise _unusable(name, f"no config.json of it can be read ({reason(error)})") from error
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -92,17 +110,31 @@ def load_text_model(name: str, dtype: str = "auto", device: str = "auto") -> Tex
             use_safetensors=True,  # never a pickle
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # to name them below
+            trust_remote_code=False,
         )
     except UNREADABLE as error:
         raise _unusable(name, f"its weights cannot be read as safetensors ({reason(error)})") from error
     if lacking := [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]:
         raise _unusable(name, f"weights that its config.json asks for are missing or of another shape: {some(lacking)}")
-    return TextModel(name, model.to(device).eval(), _tokenizer(name))
+    model = model.to(device).eval()
+    if _looks_ahead(model):
+        raise _unusable(name, "it looks ahead: what it predicts of a token depends on later ones")
+    return TextModel(name, model, _tokenizer(name))
+
+
+@torch.inference_mode()
+def _looks_ahead(model: Any) -> bool:
+    """Whether the logits of `model` at a token change with the tokens behind it, as those of a masked model (BERT) do."""
+    same, size = PROBE // 2, model.get_input_embeddings().num_embeddings
+    ids_2S = torch.arange(PROBE, device=model.device).remainder(size).repeat(2, 1)
+    ids_2S[1, same:] = ids_2S[1, same:].flip(0)
+    logits_2SV = model(input_ids=ids_2S, use_cache=False).logits[:, :same].float()
+    return bool((logits_2SV[0] - logits_2SV[1]).abs().max() > 0.05 * logits_2SV.std())
 
 
 def _tokenizer(name: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except UNREADABLE as error:
         raise _unusable(name, f"its tokenizer cannot be read ({reason(error)})") from error
 

@@ -90,7 +90,7 @@ def ordered(items: Sequence[Item], seed: int, rater: int) -> list[Item]:
 
 
 def shares_of(sizes: Mapping[str, int], n: int) -> dict[str, int]:
-    """`n` shared out in proportion to `sizes`, none of which is 0, the largest remainders first; at most as many as there are."""
+    """`n` shared out in proportion to `sizes` (none is 0), the largest remainders first; at most as many as there are."""
     total = sum(sizes.values())
     n = min(n, total)
     shares = {name: n * size // total for name, size in sizes.items()}

@@ -28,8 +28,8 @@ class Judged:
 def read_judged(files: Sequence[Path], key: Key) -> list[Judged]:
     """What each judge in `files` said, in the order in which they come up.
 
-    A line holds id (or sample_id), correct and sound (1, 0 or null), and may hold run (its label or folder name; else the run
-    is the folder of the file) and judge. Errors: DataError where a line is damaged or lacks one, or where none is of an item.
+    A line holds run (its folder name or label), id or sample_id (the row), correct and sound (1, 0 or null); `judge` names who
+    said it. Errors: DataError where a line is damaged or lacks one, or where no line is of an item.
     """
     codes = key.codes_by_row()
     scores: dict[str, dict[str, Scores]] = {}
@@ -38,8 +38,7 @@ def read_judged(files: Sequence[Path], key: Key) -> list[Judged]:
     for file in files:
         before = sum(map(len, scores.values()))
         for number, line in _lines(file):
-            judge, run = str(line.get("judge", "judge")), str(line.get("run", file.resolve().parent.name))
-            code = codes.get((run, str(line["id"])))
+            judge, code = str(line.get("judge", "judge")), codes.get((str(line["run"]), str(line["id"])))
             known = scores.setdefault(judge, {})
             said = {name: _score(file, number, name, line[name]) for name in QUESTIONS}
             if code is None:
@@ -65,7 +64,7 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except ValueError as error:
             raise DataError.at(file, number, f"it is no JSON ({error}).", "Judge again, or remove the line.") from error
         found = {"id": line["sample_id"], **line} if isinstance(line, dict) and "sample_id" in line else line
-        if missing := [name for name in ("id", *QUESTIONS) if not isinstance(found, dict) or name not in found]:
+        if missing := [name for name in ("run", "id", *QUESTIONS) if not isinstance(found, dict) or name not in found]:
             raise DataError.at(file, number, f"it lacks {', '.join(missing)}.", "Judge again with this version of osler.")
         yield number, found
 

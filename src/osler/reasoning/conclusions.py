@@ -2,46 +2,79 @@
 
 The rule is one of words, made to be right where it says something and to say nothing where it cannot tell:
 
-1. An answer is *stated* where the thought calls it so: `the answer is CT`, `answer: B`, `option B`, `(B)`. Yes and no, options
-   of one character and the like (none, both) count only so, or as a sentence of their own (`No, it is normal.`): elsewhere
-   `no` is a word like any other. Letters count in letter form only, and only stated.
-2. Any other option is also *named* wherever it stands as whole words, folded; one inside a longer option is not.
-3. What is denied (`not a cyst`, `rules out a cyst`, `a cyst is unlikely`; osler.reasoning.mentions) or asked (`Is it a cyst?`)
-   does not count.
-4. The conclusion is the last answer stated, or where none is the last one named. It is None where nothing is left, and where
-   that answer stands in a list with another one (`CT or MRI`).
+1. An answer is *stated* where the thought calls it so: `the answer is CT`, `the correct option is B`, `answer: **B**`,
+   `I choose B`, `B is correct`, `therefore, B.` Yes and no, options of one character and the like (none, both) count only so,
+   or as a sentence of their own (`No, it is normal.`): elsewhere `no` is a word like any other.
+2. Any other option is also *named* wherever it stands as whole words, folded; one inside a longer option is not. A letter is
+   named by `option B` and `(B)`. Letters count in letter form only.
+3. What is denied (`not a cyst`, `rules out a cyst`, `a cyst is unlikely`; osler.reasoning.mentions), asked (`Is it a cyst?`) or
+   supposed (`if it were a cyst`, `at first I thought it was a cyst`, `a cyst would be dark`) does not count, nor does what is
+   taken back (`... Wait, it must be a mass`).
+4. The conclusion is the last answer stated, or where none is the last one named. It is None where nothing is left, where that
+   answer stands in a list with another one (`CT or MRI`), and where it was only named and another one is then spoken of in a
+   way that may point at the image (`there is no bright bone in the MRI`).
 
 Limits: a synonym, a plural or another spelling of an option is not seen; a thought that goes on to talk of another option
 after its conclusion, without saying which is the answer, is read as concluding that one; words of denial are English and
-Chinese. Open questions have no conclusion.
+Chinese, those of supposing and taking back English. Open questions have no conclusion.
 """
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 from osler.grading import read_strict
-from osler.reasoning.mentions import Mention, asked, denied, listed, mentions
+from osler.reasoning.mentions import Cue, Mention, asked, cued, denied, followed, listed, mentions
 from osler.schema import LETTERS, Kind, Parsed, Sample, fold_text
 from osler.strategies import AnswerForm, offered
 
 _ONLY_STATED = {"yes", "no", "none", "both", "all", "other", "others", "true", "false", "neither"}
+_SURELY = r"(?:\s+(?:therefore|thus|then|hence|most likely|likely|probably|clearly|definitely|to be|simply))*"
 _ANSWER = (
-    r"(?:answer|antwort|respuesta|resposta|réponse|risposta|ответ|الجواب|الإجابة|答案|答え|정답)"
-    r"(?:\s+(?:choice|option|to the question|here|then))?"
+    r"(?<!wrong )(?<!incorrect )\b(?:answer(?:\s+(?:choice|option|letter|to the question|here|then))?"
+    r"|(?:correct|right|best|final|most likely)\s+(?:option|choice|letter|one|diagnosis|modality))[*_`]*"
 )
-_IS = r"(?:\s*(?:is|was|would be|must be|should be|will be|ist|es|é|est|è|هو|هي|是|为|為|は|은|:|\uff1a|=|—|-))?"
-_HOW = r"(?:\s+(?:therefore|thus|then|hence|most likely|likely|probably|clearly|definitely|to be|simply))*"
-_OPENING = r"[\s\"'“\u2018*(\uff08\[]*"
-_BEFORE_TEXT = re.compile(rf"{_ANSWER}{_IS}{_HOW}\s*:?{_OPENING}(?:(?:an?|the)\s+)?$")
-_STATED_LETTER = re.compile(
-    rf"(?:(?i:{_ANSWER}{_IS}{_HOW}\s*:?|\b(?:option|choice|letter|choose|select|pick)\b\s*:?|选项?|選項?){_OPENING}([A-J])"
-    r"|\(([A-J])\))"
-    r"(?![\w'])(?:\)?\s*(?:,|/|or|and|或|和)\s*(?:option\s+)?\(?([A-J])(?![\w']))?"
+_IS = rf"\s*(?:is|was|(?:would|must|should|will|has to|can only){_SURELY}\s+be|:|\uff1a|=|—|-)"
+_FOREIGN = (
+    r"(?:antwort|respuesta|resposta|réponse|risposta|ответ|الجواب|الإجابة|答案|答え|정답)"
+    r"(?:\s*(?:ist|es|é|est|è|هو|هي|是|为|為|は|은|:|\uff1a|=|—|-))?"
 )
+_CHOSEN = r"\b(?:choose|chose|select|pick|(?:i|we)(?:\s+(?:would|will|must)|['\u2019](?:d|ll))?\s+answer)\b|选(?!项)|選(?!項)"
+_THEREFORE = r"\b(?:therefore|thus|hence|so)\b[\s,:]*(?:(?:it|this)\s+(?:is|must be)\b)?"
+_OPENING = r"(?:[\s\"'“\u2018*_`$(\uff08\[{]|\\(?:boxed|text|textbf|mathrm|mathbf)\b)*+"  # possessive: ((((( is read once
+_CLOSING = r"[)\uff09\]}*_`$\"'”\u2019]*"
+_OPTION = r"(?:(?:the\s+)?\b(?:option|choice|letter)\b\s*:?)?"
+_STATES = rf"(?:(?:{_ANSWER}{_IS}|{_FOREIGN}){_SURELY}|{_CHOSEN})\s*:?{_OPENING}{_OPTION}{_OPENING}"
+_IS_THE_ANSWER = (
+    rf"{_CLOSING}\s+(?:is|must be|would be|should be|seems to be){_SURELY}\s+"
+    r"(?:(?:the\s+)?(?:only\s+)?(?:correct|right|best|final|most likely)\s+(?:answer|option|choice|one)\b"
+    r"|(?:the|my|our)\s+answer\b|(?:correct|right)(?=\s*(?:$|[.,;:!?)*\u3002]|(?:because|since|as|and)\b)))"
+)
+_ENDS = rf"{_CLOSING}\s*(?:$|[.!;\u3002])"
+_LISTED_LETTER = r"(?![\w'])(?:\)?\s*(?:,|/|or|and|或|和)\s*(?:option\s+)?\(?([A-J])(?![\w']))?"
+_STATED_LETTERS = (
+    re.compile(rf"(?i:{_STATES})([A-J]){_LISTED_LETTER}"),
+    re.compile(rf"(?i:{_THEREFORE}{_OPENING}{_OPTION}{_OPENING})([A-J])(?={_ENDS})"),
+    re.compile(rf"(?<![\w'])([A-J])(?=(?i:{_IS_THE_ANSWER}))"),
+)
+_NAMED_LETTER = re.compile(
+    rf"(?:(?i:\b(?:options?|choices?|letters?|answer)\b\s*:?|选项|選項){_OPENING}([A-J])|\(([A-J])\)){_LISTED_LETTER}"
+)
+_BEFORE_TEXT = re.compile(rf"{_STATES}(?:(?:an?|the)\s+)?$")
+_BEHIND_TEXT = re.compile(_IS_THE_ANSWER)
 _NEAR = 80  # characters that are looked at before an option, to see whether it is stated
 _SENTENCE_BEGINS = re.compile(r"(?:^|[.!?。\uff01\uff1f])\s*(?:(?:so|thus|therefore|hence|then)\b[\s,]*)?$")
 _SENTENCE_GOES_ON = re.compile(r"\s*(?:$|[.,;:!?)\]\"”*。\uff0c\uff01\uff1b]|(?:because|since|as)\b)")
+_SUPPOSED = Cue(r"\b(?:if|whether|unless|thought|assum(?:e|es|ed|ing)|suppos(?:e|es|ed|ing)|at first|initially)\b")
+_SUPPOSED_BEHIND = re.compile(
+    r"(?: (?:scan|image|picture|view)s?)? would\b(?! (?:fit|explain|match|suit|make sense|be (?:consistent|correct|right|my)\b"
+    r"|be (?:the |an? )?(?:\w+ ){0,2}(?:answer|choice|option|diagnosis|explanation)\b))"
+)
+_TAKEN_BACK = re.compile(
+    r"(?:^|[.!?;:,。\uff0c…—]|\bbut|\bhmm|\boh|\bno)\s*"
+    r"(?:wait|hold on|on second thought|correction|let me (?:re-?(?:check|consider|think)|(?:check|think|look) again))\b"
+)
 
 
 def conclusion(sample: Sample, parsed: Parsed, answer_form: AnswerForm) -> str | None:
@@ -80,25 +113,49 @@ def _concluded(answers: Sequence[str], thought: str, letters: bool) -> int | Non
     """The place of the answer that `thought` concludes."""
     text, options = fold_text(thought), list(map(fold_text, answers))
     named = mentions(options, text)
-    found = sorted([*named, *(_lettered(thought, len(answers), named) if letters else ())], key=lambda one: one.start)
-    open_ = [one for one, no in zip(found, denied(text, found), strict=True) if not no and not asked(text, one)]
-    stated = [one for one in open_ if one not in named or _is_stated(text, one, options[one.number])]
-    free = [one for one in open_ if one in named and not _only_stated(options[one.number])]
-    last = (stated or free or [None])[-1]
-    return None if last is None or _in_a_list(text, last, found, options) else last.number
+    lettered = _lettered(thought, len(answers), named) if letters else {}
+    found = sorted([*named, *lettered], key=lambda one: one.start)
+    stated = {one: lettered[one] if one in lettered else _is_stated(text, one, options[one.number]) for one in found}
+    free = [one for one in found if stated[one] or one in lettered or not _only_stated(options[one.number])]
+    telling = _kept(text, _standing(text, found, free))
+    last = next((one for one in reversed(telling) if stated[one]), telling[-1] if telling else None)
+    if last is None or _in_a_list(text, last, found, options):
+        return None
+    overtaken = not stated[last] and any(options[one.number] != options[last.number] for one in _unclear(text, found, last))
+    return None if overtaken else last.number
 
 
-def _lettered(thought: str, count: int, named: Sequence[Mention]) -> list[Mention]:
-    """Where one of the first `count` letters is stated in `thought`, by the places of its folded text."""
-    kept = re.sub(r"\s+", " ", thought).lstrip(" ")  # as fold_text, but for the case; each character folds by itself
-    found = []
-    for match, group in product(_STATED_LETTER.finditer(kept), (1, 2, 3)):
-        if match[group] is None:
-            continue
-        start = len(kept[: match.start(group)].casefold())
-        one = Mention(start, start + 1, LETTERS.index(match[group]))
-        if one.number < count and not any(other.start <= start < other.end for other in named):
-            found.append(one)
+def _standing(text: str, found: Sequence[Mention], free: Sequence[Mention]) -> list[Mention]:
+    """Those of `free`, of all that was `found`, that are neither denied, nor asked, nor supposed."""
+    flags = zip(found, denied(text, found), cued(text, found, _SUPPOSED), followed(text, found, _SUPPOSED_BEHIND), strict=True)
+    return [one for one, *no in flags if one in free and not any(no) and not asked(text, one)]
+
+
+def _kept(text: str, telling: Sequence[Mention]) -> Sequence[Mention]:
+    """Those behind the last place where the thought takes something back, if there are any."""
+    ends = [match.end() for match in _TAKEN_BACK.finditer(text)]
+    kept = ([one for one in telling if one.start >= end] for end in reversed(ends))
+    return next((part for part in kept if part), telling)
+
+
+def _unclear(text: str, found: Sequence[Mention], last: Mention) -> list[Mention]:
+    """The mentions behind `last` that are denied, but not outright."""
+    denials = zip(found, denied(text, found), denied(text, found, outright=True), strict=True)
+    return [one for one, no, outright in denials if one.start > last.start and no and not outright]
+
+
+def _lettered(thought: str, count: int, named: Sequence[Mention]) -> Mapping[Mention, bool]:
+    """Where one of the first `count` letters stands in `thought`, by places of its folded text, and whether it is stated."""
+    kept = re.sub(r"\s+", " ", unicodedata.normalize("NFC", thought)).lstrip(" ")  # as fold_text, but for the case
+    found: dict[Mention, bool] = {}
+    for pattern in (_NAMED_LETTER, *_STATED_LETTERS):
+        for match, group in product(pattern.finditer(kept), range(1, pattern.groups + 1)):
+            if match[group] is None:
+                continue
+            start = len(kept[: match.start(group)].casefold())  # each character folds by itself
+            one = Mention(start, start + 1, LETTERS.index(match[group]))
+            if one.number < count and not any(other.start <= start < other.end for other in named):
+                found[one] = found.get(one, False) or pattern is not _NAMED_LETTER
     return found
 
 
@@ -106,7 +163,9 @@ def _is_stated(text: str, one: Mention, option: str) -> bool:
     if _only_stated(option) and not _SENTENCE_GOES_ON.match(text, one.end):
         return False
     before = text[max(0, one.start - _NEAR) : one.start]
-    return bool(_BEFORE_TEXT.search(before) or (_only_stated(option) and _SENTENCE_BEGINS.search(before)))
+    if _BEFORE_TEXT.search(before) or _BEHIND_TEXT.match(text, one.end):
+        return True
+    return _only_stated(option) and _SENTENCE_BEGINS.search(before) is not None
 
 
 def _only_stated(option: str) -> bool:

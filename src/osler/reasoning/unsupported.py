@@ -3,11 +3,12 @@
 It can be measured where a row's structured truth is known, as that of every phantom: `extra` holds anatomy, disease, grade and
 location, `modality` the modality. A finding is one of the words that phantoms are described in: the modalities in their usual
 spellings, and the names of anatomies, diseases, grades and places. It is asserted where it stands as whole words and is
-neither denied (`no cyst`), nor asked, nor held open (`may be a cyst`, `either mild or moderate`). It is supported where it is
-what the image shows in that respect.
+neither denied (`no cyst`), nor asked, nor held open (`may be a cyst`, `a cyst is possible`, `mild to moderate`). It is
+supported where it is what the image shows in that respect.
 
 Limits: other words for the same thing are no findings here, so that silence is not truth; an anatomy that is named beside the
-image's own, and `normal`, count wherever they stand; words of denial and doubt are English.
+image's own, and `normal`, count wherever they stand; words of denial and doubt are English, and a thought that hedges
+everything asserts nothing, so that rates are to be read beside the number of findings that it asserts.
 """
 
 import re
@@ -15,18 +16,22 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from osler.drawing.phantoms import ANATOMY, GRADES, LOCATIONS
-from osler.reasoning.mentions import asked, cued, denied, listed, mentions
+from osler.reasoning.mentions import Cue, asked, cued, denied, followed, listed, mentions
 from osler.schema import Sample, fold_text
 from osler.taxonomy import MODALITY_SPELLINGS, Modality
 
 _AMBIGUOUS = {"us", "mr", "cr", "dx", "der", "fp", "micro", "pathology", ""}
 """Spellings of modalities that are other words in a sentence."""
 
-_IN_DOUBT = re.compile(
+_IN_DOUBT = Cue(
     r"\b(?:may|might|could|would|possibl[ey]|possibilit(?:y|ies)|perhaps|maybe|whether|either|if|options?|choices?|candidates?"
-    r"|consider(?:ing)?|question|unclear)\b"
+    r"|consider(?:ing)?|question|unclear|likely|probabl[ey]|suspicious|suspicion|suspect(?:s|ed)?)\b"
 )
-_OR = re.compile(r"\bor\b|/")
+_DOUBTED_BEHIND = re.compile(
+    r" (?:(?:is|are|was|were|be|remains?|seems?|appears?|also|still|only|very|most) ){1,3}"
+    r"(?:possible|probable|likely|suspected|uncertain|unclear|questionable|conceivable)\b"
+)
+_OR = re.compile(r"\b(?:or|to)\b|/")
 _IDIOM = re.compile(r"\bon (?:the )?(?:one|other) hand\b")
 
 
@@ -88,7 +93,8 @@ def findings_in(thought: str) -> frozenset[Finding]:
     """The different findings that `thought` asserts."""
     text, phrases = _IDIOM.sub("", fold_text(thought).replace("-", " ")), list(_SPACED)
     found = mentions(phrases, text)
-    left_open = {one for one, doubt in zip(found, cued(text, found, _IN_DOUBT), strict=True) if doubt}
+    doubts = zip(found, cued(text, found, _IN_DOUBT), followed(text, found, _DOUBTED_BEHIND), strict=True)
+    left_open = {one for one, *doubt in doubts if any(doubt)}
     for one, other in pairwise(found):
         if listed(text, one, other) and _OR.search(text, one.end, other.start):
             left_open |= {one, other}

@@ -14,7 +14,7 @@ from typing import Any
 from osler.check import STAGE, check, check_stages, stage_references
 from osler.config import ASKING, Chain, Recipe, Spec
 from osler.datasets.load import find_adapter, parse_spec
-from osler.datasets.manifests import row_hash
+from osler.datasets.manifests import rows_and_images_hash
 from osler.datasets.samples import Samples
 from osler.datasets.splits import load_part, load_splits
 from osler.errors import DataError, RecipeError
@@ -184,7 +184,7 @@ def check_tests(study: StudySettings, entries: list[Entry]) -> None:
 
 
 def _test_hash(recipe: Recipe) -> str:
-    return row_hash(test_rows(recipe))
+    return rows_and_images_hash(test_rows(recipe))
 
 
 def test_rows(recipe: Recipe) -> Samples:

@@ -9,8 +9,8 @@ from scipy.stats import fisher_exact
 from sklearn.metrics import cohen_kappa_score
 
 from osler.judging import slopes
-from osler.judging.agreement import agreement, crossed
 from osler.judging.slopes import logistic_slope
+from osler.judging.tables import agreed, crossed
 
 scores = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40)
 
@@ -22,13 +22,13 @@ def own(rows):
 @given(scores)
 def test_kappa_is_scikit_learns(pairs):
     a, b = zip(*pairs, strict=True)
-    found = agreement(a, b, own(a))
+    found = agreed(a, b, own(a))
     if len(set(a) | set(b)) == 1:
         assert found.kappa.value is None
     else:
         assert found.kappa.value == pytest.approx(cohen_kappa_score(a, b, labels=[0, 1]))
-    assert found.share.value == pytest.approx(np.mean(np.array(a) == np.array(b)))
-    assert found.n == found.kappa.n == sum(map(sum, found.table)) == len(pairs)
+    assert found.kappa.agreement.value == pytest.approx(np.mean(np.array(a) == np.array(b)))
+    assert found.kappa.n == sum(map(sum, found.table)) == len(pairs)
     assert found.table[1][0] == pairs.count((1, 0))
 
 
@@ -36,10 +36,11 @@ def test_kappa_by_hand():
     """Cohen's own kind of table: 20 and 15 agreed of 50, marginals 25/25 and 30/20, so (0.7 - 0.5) / (1 - 0.5)."""
     a = [1] * 25 + [0] * 25
     b = [1] * 20 + [0] * 5 + [1] * 10 + [0] * 15
-    found = agreement(a, b, own(a))
+    found = agreed(a, b, own(a))
     assert found.kappa.value == pytest.approx(0.4)
     assert found.table == ((15, 10), (5, 20))
-    assert found.to_json()["n"] == 50
+    assert found.to_json()["table"] == [[15, 10], [5, 20]]
+    assert found.to_json()["kappa"]["n"] == 50
 
 
 def test_the_interval_of_kappa_covers_as_often_as_it_says():
@@ -48,7 +49,7 @@ def test_the_interval_of_kappa_covers_as_often_as_it_says():
     for seed in range(60):
         a = rng.integers(0, 2, 200)
         b = np.where(rng.random(200) < 0.8, a, 1 - a)  # agree on 0.8 where chance agrees on 0.5
-        found = agreement(a.tolist(), b.tolist(), own(a), seed).kappa
+        found = agreed(a.tolist(), b.tolist(), own(a), seed).kappa
         covered += found.ci_low <= truth <= found.ci_high
     assert 52 <= covered <= 60
 
@@ -58,15 +59,15 @@ def test_rows_of_one_cluster_count_for_less():
     a = rng.integers(0, 2, 60)
     b = np.where(rng.random(60) < 0.8, a, 1 - a)
     a, b = np.repeat(a, 4).tolist(), np.repeat(b, 4).tolist()
-    alone, together = agreement(a, b, own(a)).kappa, agreement(a, b, [str(i // 4) for i in range(240)]).kappa
+    alone, together = agreed(a, b, own(a)).kappa, agreed(a, b, [str(i // 4) for i in range(240)]).kappa
     assert alone.value == together.value
     assert (together.ci_high - together.ci_low) > 1.6 * (alone.ci_high - alone.ci_low)
 
 
 def test_no_rows_and_uneven_rows():
-    assert agreement([], [], []).kappa.value is agreement([], [], []).share.value is None
-    with pytest.raises(ValueError, match="2 scores cannot be held against 1"):
-        agreement([1, 0], [1], ["a", "b"])
+    assert agreed([], [], []).kappa.value is None
+    with pytest.raises(ValueError, match="2 judgements cannot be paired with 1"):
+        agreed([1, 0], [1], ["a", "b"])
 
 
 def test_the_two_by_two_by_hand():

@@ -1,6 +1,7 @@
 """What a thought concludes, and phrases that stand in a text or are denied by it."""
 
 import re
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -61,9 +62,9 @@ def parsed(thought, answer=None):
         (SCAN, "CT to MRI", None),
         (SCAN, "The wrong answer is CT. MRI", "MRI"),
         (SCAN, "I choose CT, as MRI is darker", "CT"),
-        (SCAN, "CT is the correct answer: MRI is darker", "CT"),
+        (SCAN, "CT is the correct answer; MRI is darker", "CT"),
         (SCAN, "CT is correct. MRI is darker", "CT"),
-        (SCAN, "CT is right-sided, MRI", None),
+        (SCAN, "CT is right-sided. MRI", "MRI"),
         (SCAN, "CT is one of the options. It is MRI", "MRI"),
         (SCAN, "MRI is a better answer than CT", "MRI"),
         (SCAN, "It is more likely CT than an MRI", "CT"),
@@ -137,7 +138,7 @@ def test_what_is_concluded_in_text_form(options, thought, concluded):
         ("A) MRI, B) Ultrasound, C) CT", None),
         ("The answer is C, which is MRI", "C"),  # what is stated comes before what is named
         ("GROẞ: the answer is B. MRI", "B"),
-        ("e\u0301" * 9 + " It is not wrong. The answer is B. " + "e\u0301", "B"),
+        ("De\u0301ja\u0300 vu\u0308: the answer is B. Why?", "B"),  # a place is that in the composed text
         ("Option C would show bone in white. This image shows an MRI of the knee.", "A"),
         ("Option C is CT and option B is ultrasound. The image shows soft tissue, so it is an MRI.", "A"),
         ("Looking at (C), bone is white. Here it is not. The image is an MRI.", "A"),
@@ -170,7 +171,10 @@ def test_what_is_concluded_in_text_form(options, thought, concluded):
         ("The answer is B. Wait, it must be MRI.", "A"),
         ("The wrong answer is B", None),
         ("The answer is B, or rather A", "B"),
-        ("Both A and B are dark; (A), B", None),
+        ("It is (A) or (B)", None),
+        ("The answer is (A) or (B)", None),
+        ("It is MRI (A)", "A"),
+        ("It is MRI (B)", None),
         ("答案是B", "B"),
         ("选项A很暗。答案B", "B"),
         ("选C。", "C"),
@@ -330,9 +334,11 @@ def test_what_is_denied_alone_hands_nothing_on():
     assert denied(text, mentions(("normal", "chest"), text)) == [True, True]
 
 
-def test_reading_a_loop_takes_no_time():
+def test_a_loop_is_read_in_no_time():
+    started = time.process_time()
     for text in ("the answer is " + "(" * 20_000, "so " * 5_000, "option B, " * 300):
         conclusion(choice(*SCAN), parsed(text), "letter")
+    assert time.process_time() - started < 5
 
 
 def test_a_mention_inside_a_longer_one_is_none():

@@ -257,10 +257,11 @@ def test_a_rationale_that_defends_whatever_stands_there_is_post_hoc(run):
     reasoning = run.summary["reasoning"]
     found = reasoning["post_hoc"]
     assert (found["rate"]["value"], found["gold"]["value"], found["other"]["value"], found["nothing"]["value"]) == (1, 0, 0, 0)
-    assert found["n"] == len(TEST)
     forced = read_records(run, "forced")
-    assert found["base"]["value"] == pytest.approx(sum(one.sample.extra["forced_answer"] == "A" for one in forced) / len(TEST))
-    assert found["moved"]["value"] == pytest.approx(1 - found["base"]["value"])
+    own = sum(one.sample.extra["forced_answer"] == "A" for one in forced)
+    assert 0 < own < found["n"] == len(TEST) - own
+    assert found["left_out"] == {"the model's own answer": own}
+    assert (found["base"]["value"], found["moved"]["value"]) == (0, 1)
     assert all(one.parsed.well_formed and one.parsed.answer == one.sample.extra["forced_answer"] for one in forced)
     assert all(one.parsed.answer != one.sample.gold_letter for one in forced)
     assert (reasoning["consistency"]["value"], reasoning["conclusive"]["value"]) == (1, 1)
@@ -269,13 +270,13 @@ def test_a_rationale_that_defends_whatever_stands_there_is_post_hoc(run):
 def test_a_rationale_that_holds_on_to_what_it_sees_is_not(run):
     def seen(letter, question):
         options = [line.partition(") ")[2] for line in question.splitlines() if line[1:3] == ") "]
-        return f"It shows {options[0]}"
+        return f"It shows {options[1]}"
 
     policy = explaining(seen)
     evaluate(policy, TEST, forcing(), run, continues=policy)
     found = run.summary["reasoning"]["post_hoc"]
     assert found["moved"]["value"] == 0
-    assert found["rate"]["value"] == found["base"]["value"]
+    assert found["rate"]["value"] == found["base"]["value"] > 0
     assert found["rate"]["value"] + found["gold"]["value"] + found["other"]["value"] == pytest.approx(1)
 
 
@@ -283,8 +284,11 @@ def test_forced_answers_are_bounded_and_made_once(run):
     policy = explaining(lambda letter, question: "So be it")
     evaluate(policy, TEST, forcing(max_rows_per_cell=1), run, continues=policy)
     cells = {(row.modality, row.question_type) for row in TEST}
-    assert run.summary["reasoning"]["post_hoc"]["n"] == len(cells) < len(TEST)
-    assert run.summary["reasoning"]["post_hoc"]["nothing"]["value"] == 1
+    found = run.summary["reasoning"]["post_hoc"]
+    assert found["nothing"]["value"] == 1
+    assert found["left_out"].pop("not drawn (controls.max_rows_per_cell)") == len(TEST) - len(cells) > 0
+    assert found["n"] + found["left_out"].pop("the model's own answer") == len(cells)
+    assert not found["left_out"]
     before, lines = run.summary, (run.path / "forced.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (run.path / "forced.jsonl").write_text("".join(lines[:-2]) + lines[-2][:9], encoding="utf-8")
     again = explaining(lambda letter, question: "So be it")
@@ -297,8 +301,17 @@ def test_open_questions_cannot_be_forced_and_are_counted(run):
     free = [replace(row, options=(), gold_index=None, kind="open") for row in TEST[:3]]
     policy = explaining(lambda letter, question: "So be it")
     evaluate(policy, Samples.of([*free, *TEST[3:6]]), forcing(), run, continues=policy)
-    assert run.summary["reasoning"]["post_hoc"]["n"] == 3
-    assert run.summary["reasoning"]["post_hoc"]["left_out"] == {"open question": 3}
+    found = run.summary["reasoning"]["post_hoc"]
+    assert found["left_out"]["open question"] == 3
+    assert found["n"] + sum(found["left_out"].values()) == 6
+
+
+def test_where_all_questions_are_open_the_reason_is_kept(run):
+    free = [replace(row, options=(), gold_index=None, kind="open") for row in TEST[:3]]
+    policy = explaining(lambda letter, question: "So be it")
+    evaluate(policy, Samples.of(free), forcing(), run, continues=policy)
+    found = run.summary["reasoning"]["post_hoc"]
+    assert (found["n"], found["rate"]["value"], found["left_out"]) == (0, None, {"open question": 3})
 
 
 def test_what_cannot_be_forced_is_told_before_anything_is_asked(run):

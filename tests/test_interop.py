@@ -126,4 +126,4 @@ def test_the_command_prints_one_object_and_keeps_a_run(written, tmp_path, monkey
     assert set(value["accuracy"]) == {"value", "ci_low", "ci_high", "n"}
     matrix = build_matrix([Run.open(tmp_path / "run")], "modality")
     assert matrix.lines[0].overall.accuracy.value == 0.75
-    assert matrix.rows == ("zero-shot · completions",)
+    assert matrix.rows == ("unknown · completions",)

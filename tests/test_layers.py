@@ -17,7 +17,7 @@ LAYERS = (
     "grading strategies wordings reading runs datasets.* attackers floor fingerprints definitions leaks findings debiasing "
     "donors paraphrases options controls reasoning.conclusions reasoning.unsupported rewards.answered comparing.marking "
     "comparing.medical_terms",
-    "rewards.* judge model.* reasoning.* looking shortcuts repeated summary contrasts differences matrix auditing",
+    "rewards.* judging.* model.* reasoning.* looking shortcuts repeated summary contrasts differences matrix auditing",
     "rl.* baselines.* training.* evaluation trial planning lineage comparing.*",
     "report measures comparing.page rating.* charts heatmaps examples exporting doctor interop inspect_logs check bench.*",
     "pipeline chains caching quickstart study.* serve",

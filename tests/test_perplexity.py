@@ -104,7 +104,7 @@ def test_a_model_that_looks_ahead_is_refused(tmp_path, model, config):
 
 def test_code_of_a_checkpoint_is_neither_run_nor_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks whether to run code"))
-    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import PretrainedConfig\nclass C(PretrainedConfig):\n    pass\n"
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import PretrainedConfig\nclass C(PretrainedConfig): ..."
     (tmp_path / "conf.py").write_text(code)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "conf.C"}}))
     with pytest.raises(ModelError, match=r"no config.json of it can be read"):

@@ -100,7 +100,7 @@ def keep(scored: Scored, run_path: Path, file: Path, data: Spec, label: str) -> 
     rows = [record.sample for record in scored.records]
     facts = {
         "model": {"label": label, "spec": f"completions:{file}", "sha256": None},
-        "trained_on": None,
+        "trained_on": {},  # not known, which is not the same as nothing
         "data": {"spec": data, "split": None, "n": len(rows), "row_hash": row_hash(rows)},
         "trial": trial,
     }

@@ -5,6 +5,7 @@
     RUN/rollouts.jsonl   completions with their reward parts and advantages
     RUN/records.jsonl    one line an evaluated sample
     RUN/controls.jsonl, samples.jsonl, forced.jsonl, perplexity.jsonl    what else was asked in an evaluation
+    RUN/judged.jsonl, judge.json    what LLM judges said of the records (osler.judging.stored)
     RUN/summary.json     the few numbers to quote, written last
     RUN/pairs.jsonl, pass_rates.jsonl    what DPO, or a filter by difficulty, chose of the training rows
     RUN/adapter/         the trained LoRA, in PEFT's layout; RUN/model/ after full tuning

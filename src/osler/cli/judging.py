@@ -11,7 +11,9 @@ from osler.cli.output import Json, print_json, print_table
 def judge(
     run: Annotated[Path, typer.Argument(help="An evaluation run.")],
     judge: Annotated[str, typer.Option(help="openai:URL#NAME; its key in OPENAI_API_KEY.")],
-    second: Annotated[str | None, typer.Option(help="Another judge of the same records, for agreement.")] = None,
+    second: Annotated[
+        str | None, typer.Option(help="Another judge of the same records, for agreement; OPENAI_API_KEY goes to it too.")
+    ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="How often the first judge is asked, for test-retest.")] = 1,
     rows: Annotated[int | None, typer.Option(min=1, help="Records to judge, drawn the same way each time; all.")] = None,
     see_images: Annotated[bool, typer.Option("--see-images", help="Send the images too.")] = False,

@@ -26,14 +26,14 @@ from osler.judging.prompts import Item
 from osler.judging.replies import DOWN, RESPONSE_FORMAT, Judgement, Reply, judgement_of, read_reply, scored, unscored
 from osler.model.endpoint import (
     Endpoint,
-    _check,
-    _closing,
-    _completion,
-    _connected,
-    _failure,
-    _key,
-    _no_completion,
-    _opened_url,
+    api_key,
+    check_with,
+    closing,
+    completion,
+    connected,
+    failure,
+    no_completion,
+    opened_url,
 )
 from osler.progress import console
 
@@ -85,8 +85,8 @@ class Judge:
         self._client: AsyncOpenAI
 
     def __enter__(self) -> "Judge":
-        stack = self._stack.enter_context(_closing())
-        self._portal, client = _connected(stack, self.endpoint, self.settings.timeout_s)
+        stack = self._stack.enter_context(closing())
+        self._portal, client = connected(stack, self.endpoint, self.settings.timeout_s)
         self._client = client.with_options(max_retries=self.settings.retries)
         return self
 
@@ -113,7 +113,7 @@ class Judge:
         """Nothing, where the server serves this model to this key; finds out whether it takes a schema. Errors: ModelError."""
         if self.by_schema is None:
             patient = self._client.with_options(max_retries=_TRIES_OF_A_CHECK)
-            self._portal.call(_check, self.endpoint, patient, self.settings.see_images)
+            self._portal.call(check_with, self.endpoint, patient, self.settings.see_images)
             self.by_schema = self._portal.call(self._takes_schema)
 
     def score(self, items: Sequence[Item], max_seconds: float | None = None, repeat: int = 0) -> list[Judgement]:
@@ -168,12 +168,12 @@ class Judge:
 
     async def _ask(self, item: Item, key: str, repeat: int) -> tuple[Judgement, Reply | None]:
         images = item.images if self.settings.see_images else ()
-        urls = [await asyncio.to_thread(_opened_url, one, None) for one in images]
+        urls = [await asyncio.to_thread(opened_url, one, None) for one in images]
         request = self._request(prompts.request_text(item, key), urls, self.settings.seed + repeat, bool(self.by_schema))
         started = time.perf_counter()
         try:
             said: Any = await self._client.chat.completions.create(**request)
-            text = _completion(self.endpoint, said)
+            text = completion(self.endpoint, said)
         except OpenAIError as error:
             return unscored(*_reason(error), _since(started)), None
         except (json.JSONDecodeError, ModelError):
@@ -204,13 +204,13 @@ class Judge:
         """Whether a schema may be asked for; the request is tried with one, and without where that is refused."""
         request = self._request(prompts.request_text(_PROBE, ""), (), self.settings.seed, by_schema)
         try:
-            _completion(self.endpoint, await self._client.chat.completions.create(**request))
+            completion(self.endpoint, await self._client.chat.completions.create(**request))
         except OpenAIError as error:
             if by_schema and _reason(error)[0] == "refused":
                 return await self._takes_schema(by_schema=False)
-            raise _failure(self.endpoint, error, self.settings.retries) from None  # its request holds the key
+            raise failure(self.endpoint, error, self.settings.retries) from None  # its request holds the key
         except json.JSONDecodeError as error:
-            raise _no_completion(self.endpoint, error.doc) from None
+            raise no_completion(self.endpoint, error.doc) from None
         return by_schema
 
 
@@ -237,7 +237,7 @@ def _reason(error: OpenAIError) -> tuple[str, str]:
 
 def _without_key(reply: Reply | None) -> Reply | None:
     """`reply`, in whose words the key does not stand: a server may say whatever it was sent."""
-    key = _key()
+    key = api_key()
     return reply.model_copy(update={"why": reply.why.replace(key, "...")}) if reply and key else reply
 
 
@@ -252,4 +252,4 @@ def _since(started: float) -> float:
 @lru_cache(maxsize=65536)
 def _digest(reference: str) -> str:
     """A hash of the image as it is sent. Errors: DataError."""
-    return sha256(_opened_url(reference, None).encode()).hexdigest()
+    return sha256(opened_url(reference, None).encode()).hexdigest()

@@ -105,9 +105,9 @@ def check_endpoint(endpoint: Endpoint, with_images: bool = True) -> None:
 
     Errors: ModelError that names URL and model, and the models that are served where this one is not.
     """
-    with _closing() as stack:
-        portal, client = _connected(stack, endpoint, TIMEOUT_S)
-        portal.call(_check, endpoint, client.with_options(max_retries=2), with_images)
+    with closing() as stack:
+        portal, client = connected(stack, endpoint, TIMEOUT_S)
+        portal.call(check_with, endpoint, client.with_options(max_retries=2), with_images)
 
 
 def answers(
@@ -128,8 +128,8 @@ def answers(
     """
     if concurrency < 1:
         raise RecipeError(f"concurrency is {concurrency}. At least one request must be under way.")
-    with _closing() as stack:
-        portal, client = _connected(stack, endpoint, timeout_s)
+    with closing() as stack:
+        portal, client = connected(stack, endpoint, timeout_s)
         asker = _Asker(endpoint, client, max_tokens, max_pixels, asyncio.Semaphore(concurrency))
         tasks = (portal.start_task_soon(asker.ask, *prompt) for prompt in prompts)
         waiting: deque[Future[Completion]] = deque()
@@ -152,14 +152,14 @@ class _Asker:
 
     async def ask(self, text: str, references: Sequence[str]) -> Completion:
         async with self.free:
-            urls = [await asyncio.to_thread(_opened_url, one, self.max_pixels) for one in references]
+            urls = [await asyncio.to_thread(opened_url, one, self.max_pixels) for one in references]
             return await _ask(self.endpoint, self.client, text, urls, self.max_tokens)
 
 
-def _connected(stack: ExitStack, endpoint: Endpoint, timeout_s: float) -> tuple[BlockingPortal, AsyncOpenAI]:
+def connected(stack: ExitStack, endpoint: Endpoint, timeout_s: float) -> tuple[BlockingPortal, AsyncOpenAI]:
     """An event loop in a thread of its own (a notebook runs one already in its thread), and a client to use in it."""
     client = AsyncOpenAI(
-        api_key=_key() or "none",
+        api_key=api_key() or "none",
         base_url=endpoint.url,
         max_retries=RETRIES,
         timeout=Timeout(timeout_s, connect=min(timeout_s, CONNECT_S)),
@@ -170,7 +170,7 @@ def _connected(stack: ExitStack, endpoint: Endpoint, timeout_s: float) -> tuple[
 
 
 @contextmanager
-def _closing() -> Iterator[ExitStack]:
+def closing() -> Iterator[ExitStack]:
     """A stack that is closed after the block, or else before Python ends.
 
     Ctrl-C leaves a generator where it is, to be closed when all other threads are gone: it would wait for the loop forever.
@@ -186,7 +186,7 @@ def _cancel(tasks: Iterable[Future[Completion]]) -> None:
         task.cancel()
 
 
-def _key() -> str:
+def api_key() -> str:
     """The key, or nothing. Errors: ModelError for one that no header can carry; the client's own would quote it."""
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable()):
@@ -194,7 +194,8 @@ def _key() -> str:
     return key
 
 
-async def _check(endpoint: Endpoint, client: AsyncOpenAI, with_images: bool) -> None:
+async def check_with(endpoint: Endpoint, client: AsyncOpenAI, with_images: bool) -> None:
+    """Errors: ModelError where the server does not serve the model, or does not answer a short question."""
     served = await _served(endpoint, client)
     if served and endpoint.name not in served:
         raise ModelError(f"{endpoint.url}: {unknown('model', endpoint.name, served)}")
@@ -210,9 +211,9 @@ async def _served(endpoint: Endpoint, client: AsyncOpenAI) -> list[str]:
     except APIStatusError as error:
         if error.status_code in _NO_LIST:
             return []
-        raise _failure(endpoint, error, client.max_retries) from None
+        raise failure(endpoint, error, client.max_retries) from None
     except OpenAIError as error:
-        raise _failure(endpoint, error, client.max_retries) from None
+        raise failure(endpoint, error, client.max_retries) from None
     except (json.JSONDecodeError, AttributeError, TypeError):
         return []
 
@@ -226,13 +227,13 @@ async def _ask(endpoint: Endpoint, client: AsyncOpenAI, text: str, urls: Sequenc
             model=endpoint.name, messages=[message], max_tokens=max_tokens, temperature=0
         )
     except OpenAIError as error:
-        raise _failure(endpoint, error, client.max_retries, text) from None  # its request holds the key
+        raise failure(endpoint, error, client.max_retries, text) from None  # its request holds the key
     except json.JSONDecodeError as error:
-        raise _no_completion(endpoint, error.doc) from None
-    return _completion(endpoint, reply)
+        raise no_completion(endpoint, error.doc) from None
+    return completion(endpoint, reply)
 
 
-def _completion(endpoint: Endpoint, reply: Any) -> Completion:
+def completion(endpoint: Endpoint, reply: Any) -> Completion:
     """What `reply` says; the client does not check what it reads. Errors: ModelError where it is no chat completion."""
     try:
         choice = reply.choices[0]
@@ -240,14 +241,14 @@ def _completion(endpoint: Endpoint, reply: Any) -> Completion:
         truncated = choice.finish_reason == "length"
         tokens = getattr(reply.usage, "completion_tokens", None)
     except (AttributeError, IndexError, TypeError):
-        raise _no_completion(endpoint, reply) from None
+        raise no_completion(endpoint, reply) from None
     if not isinstance(content, str | None):
-        raise _no_completion(endpoint, content)
+        raise no_completion(endpoint, content)
     counted: Any = tokens if isinstance(tokens, int) else None
     return Completion(content or "", counted, truncated)
 
 
-def _opened_url(reference: str, max_pixels: int | None) -> str:
+def opened_url(reference: str, max_pixels: int | None) -> str:
     """The data URL of the image that `reference` names. Errors: DataError."""
     image = open_image(reference)
     scale = math.sqrt(max_pixels / (image.width * image.height)) if max_pixels else 1.0
@@ -264,7 +265,7 @@ def _data_url(image: Image.Image) -> str:
     return "data:image/png;base64," + b64encode(file.getvalue()).decode()
 
 
-def _failure(endpoint: Endpoint, error: OpenAIError, retries: int, text: str | None = None) -> ModelError:
+def failure(endpoint: Endpoint, error: OpenAIError, retries: int, text: str | None = None) -> ModelError:
     """`error` in one sentence that names URL and model, and what to do; never the key."""
     at = f", asked {text[:60]!r}" if text else ""
     return ModelError(f"{endpoint}{at}: {_wrong(error, f'after {retries + 1} tries')}")
@@ -281,21 +282,23 @@ def _wrong(error: OpenAIError, tries: str) -> str:
         return f"the answer cannot be read ({_quoted(error)}). See the server's log."
     status = f"HTTP {error.status_code}"
     if error.status_code in (401, 403):
-        return f"{status}, {KEY} {'is refused' if _key() else 'is not set'}. Set it to a key of this server."
+        return f"{status}, {KEY} {'is refused' if api_key() else 'is not set'}. Set it to a key of this server."
     said = _quoted(error.body.get("message", error.body) if isinstance(error.body, dict) else error.message)
     if error.status_code == 429 or error.status_code >= 500:
-        return f"{status} {tries} ({said}). Wait, or see the server's log; then go on with --resume."
+        again = "then run the same command again (osler eval: with --resume)"
+        return f"{status} {tries} ({said}). Wait, or see the server's log; {again}."
     if error.status_code == 404:
         return f"{status} ({said}). Correct the name, or the URL, which mostly ends with /v1."
     return f"{status} ({said}). The request is of no use to this server as it is; see what it asks for."
 
 
-def _no_completion(endpoint: Endpoint, reply: object) -> ModelError:
+def no_completion(endpoint: Endpoint, reply: object) -> ModelError:
+    """The error that says what came instead of a completion."""
     do = "Correct the URL, which mostly ends with /v1, or see the server's log."
     return ModelError(f"{endpoint}: the answer is no chat completion ({_quoted(reply)!r}). {do}")
 
 
 def _quoted(said: object) -> str:
     """The beginning of what was `said`, on one line, without the key."""
-    text, key = " ".join(str(said).split()), _key()
+    text, key = " ".join(str(said).split()), api_key()
     return (text.replace(key, "...") if key else text)[:200] or type(said).__name__

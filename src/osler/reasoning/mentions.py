@@ -43,7 +43,7 @@ _DENIED_BEHIND = re.compile(
     r"|是?(?:不对|错误)"
 )
 _LIST = re.compile(
-    r"[\s,/、\uff0c]*(?:(?:and|or|nor|to|-to-|vs\.?|versus|和|或|或者|与)\s*)?"
+    r"[\s),/、\uff0c]*(?:(?:and|or|nor|to|-to-|vs\.?|versus|和|或|或者|与)\s*)?"
     r"(?:\(?[a-j1-9][).:]\s*)?(?:(?:an?|the) )?[\s(]*"
 )
 _BY_ITSELF = {"normal", "healthy"}

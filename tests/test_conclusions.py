@@ -79,6 +79,7 @@ def parsed(thought, answer=None):
         (SCAN, "CT shows bone bright. There is no bright bone on this knee MRI, so it is dark.", "MRI"),
         (SCAN, "CT shows bone bright. There is no bright bone in the MRI.", None),
         (SCAN, "CT shows bone bright. Without contrast this MRI is dark.", None),
+        (SCAN, "There is no bright bone in the CT. It is MRI.", "MRI"),
         (SCAN, "It is CT: there is no dark bone in the CT.", "CT"),
         (SCAN, "The answer is CT. There is no dark bone in the MRI.", "CT"),
         (SCAN, "It is CT. There is no sign of MRI at all.", "CT"),
@@ -314,7 +315,7 @@ def test_what_a_text_denies(text, flags):
     [
         ("no cyst", True),
         ("no sign of a cyst", True),
-        ("not at all a cyst", True),
+        ("not really at all a cyst", True),
         ("not this cyst", True),
         ("no air in the cyst", False),
         ("we do not see this cyst", False),

@@ -11,8 +11,8 @@ import pytest
 import osler
 
 LAYERS = (
-    "errors taxonomy stats agreement significance power averages selfconsistency classification overlap progress rl.objective drawing.* "
-    "reasoning.mentions",
+    "errors taxonomy stats agreement significance power averages selfconsistency classification overlap progress rl.objective "
+    "drawing.* reasoning.mentions",
     "schema config recipe_files images",
     "grading strategies wordings reading runs datasets.* attackers floor fingerprints definitions leaks findings debiasing "
     "donors paraphrases options controls reasoning.conclusions reasoning.unsupported rewards.answered comparing.marking "

@@ -15,7 +15,7 @@ REASONING = {
     "repetition": dict.fromkeys(SIDES, HALF),
     "tokens": SIDES,
     "perplexity": {"model": "gpt", "tokens": 9, **FIVE},
-    "post_hoc": {"rate": HALF, "base": HALF},
+    "post_hoc": {"rate": HALF, "base": HALF, "moved": HALF, "nothing": HALF},
 }
 
 
@@ -24,6 +24,7 @@ def test_every_part_that_was_measured_has_its_lines():
     lines = dict(found["Reasoning"])
     assert list(found) == ["Reasoning"]
     assert lines["thought agrees with answer"] == "50.0 % [40.0, 60.0], n = 20"
+    assert lines["the difference that forcing makes"] == "+50.0 points [+40.0, +60.0], n = 20"
     assert lines["tokens"] == "5.0, n = 20"
     assert lines["tokens of wrong answers"] == "no rows"
     assert lines["repeated word triples, %"] == "50.0 [40.0, 60.0], n = 20"

@@ -34,6 +34,8 @@ def _reasoning(found: Mapping[str, Any]) -> Iterator[Line]:
     if post_hoc := found.get("post_hoc"):
         yield "rationale defends an answer that was forced on it", _share(post_hoc["rate"])
         yield "rationale concludes that answer when nothing is forced", _share(post_hoc["base"])
+        yield "the difference that forcing makes", Estimate(**post_hoc["moved"]).points
+        yield "nothing can be concluded behind a forced answer", _share(post_hoc["nothing"])
     for key, what, times in (("repetition", "repeated word triples, %", 100), ("tokens", "tokens", 1)):
         if key in found:
             for side, of in (("all", ""), ("right", " of right answers"), ("wrong", " of wrong answers")):

@@ -128,7 +128,7 @@ def load_processor(path: str, images: ImageSettings) -> ImageOnlyProcessor:
 def _load_tokenizer(path: str) -> Any:
     """The tokenizer at `path`. Errors: ModelError where there is none, or it knows no image token."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
     except UNREADABLE as error:
         raise ModelError(f"{path}: its tokenizer cannot be read ({reason(error)}). Copy tokenizer.json again.") from error
     if "<|image_pad|>" not in tokenizer.get_vocab():
@@ -177,7 +177,7 @@ def family_of(path: str) -> Family:
     """
     local = _is_folder(path)
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)  # None would ask on the terminal
     except (OSError, ValueError, StrictDataclassError) as error:
         if local:
             raise ModelError(f"{Path(path) / 'config.json'} cannot be used ({reason(error)}).") from error

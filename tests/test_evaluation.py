@@ -19,7 +19,7 @@ from osler.looking import known_blind
 from osler.model.generate import Completion
 from osler.model.load import TINY
 from osler.pipeline import evaluate as evaluate_model
-from osler.pipeline import load_answers
+from osler.policies import load_answers
 from osler.report import known_sources
 from osler.runs import Run
 from osler.schema import LETTERS

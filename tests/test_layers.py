@@ -18,7 +18,7 @@ LAYERS = (
     "donors paraphrases options controls reasoning.conclusions reasoning.unsupported rewards.answered comparing.marking "
     "comparing.medical_terms",
     "rewards.* judging.* model.* reasoning.* looking shortcuts repeated summary contrasts differences matrix auditing",
-    "rl.* baselines.* training.* evaluation trial planning lineage comparing.*",
+    "rl.* baselines.* training.* evaluation trial policies planning lineage comparing.*",
     "report measures comparing.page rating.* charts heatmaps examples exporting doctor interop inspect_logs check bench.*",
     "pipeline chains caching quickstart study.* serve",
     "cli.* __main__",

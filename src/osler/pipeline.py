@@ -8,8 +8,7 @@ evaluate_rows   the same on rows that were read already
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from hashlib import sha256
 from itertools import chain as joined
 from pathlib import Path
@@ -27,13 +26,14 @@ from osler.datasets.splits import Splits, load_part, load_splits
 from osler.errors import DataError, RecipeError, RunError
 from osler.floor import Floor
 from osler.grading import grader
+from osler.policies import check_model, load_answers, losses_of, text_model_of
 from osler.progress import console
 from osler.runs import Run, default_path, require_free
 from osler.trial import Trial
 from osler.wordings import strategy_for
 
 if TYPE_CHECKING:
-    from osler.evaluation import Answers, Continues, Losses
+    pass
 
 
 def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None = None, resume: bool = False) -> Run:
@@ -194,19 +194,6 @@ def evaluate(
     return evaluate_rows(model, samples, trial, path, {"spec": data, "split": split}, seen=seen, resume=resume)
 
 
-def check_model(model: str, with_images: bool) -> None:
-    """Errors: any OslerError where `model` cannot be evaluated: its files, its blind twin, or the server that it is behind."""
-    from osler.lineage import check_twin
-    from osler.model.endpoint import ENDPOINT, check_endpoint, parse_endpoint
-    from osler.model.preflight import check_policy
-
-    if model.startswith(ENDPOINT):
-        check_endpoint(parse_endpoint(model), with_images=with_images)
-    else:
-        check_policy(model)
-        check_twin(model)
-
-
 def _floor_of_data(data: Spec, split: str, train: Spec | None) -> Floor | None:
     """The blind attackers of the training rows of `train`, or of `data`; None where there are none, or they are evaluated."""
     if train is not None:
@@ -230,7 +217,7 @@ def evaluate_rows(
     from osler.lineage import floor_of, model_hash, model_label, training_of, twin_of
 
     floor = floor_of(model) or seen
-    losses = _losses(trial)
+    losses = losses_of(trial)
     policy = load_answers(model, trial)
     training = training_of(model)
     facts = {
@@ -239,7 +226,7 @@ def evaluate_rows(
         "trained_on": training,
         "data": {**data, "n": len(samples), "row_hash": row_hash(samples)},
         "trial": trial.to_json(),
-        "text_model": _text_model(trial),
+        "text_model": text_model_of(trial),
         "floor": sha256(json.dumps(floor.to_json(), sort_keys=True).encode()).hexdigest() if floor else None,
     }
     run = _resumed(path, facts) if resume and path.exists() else Run.create(path, "eval", **facts)
@@ -248,64 +235,6 @@ def evaluate_rows(
         blind = (lambda: load_answers(twin, trial).greedy) if twin else None
         record(policy.greedy, samples, asking, run, blind, policy.sampled, policy.continues, losses)
     return run
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What answers prompts: greedily, sampled, and greedily from a given beginning on, where these can be had; and the
-    hardware, None where that is a server's."""
-
-    greedy: "Answers"
-    sampled: "Answers | None"
-    continues: "Continues | None"
-    hardware: str | None
-
-
-def load_answers(model: str, trial: Trial) -> Policy:
-    """`model`, asked as `trial` says. Errors: RecipeError where a server is to be sampled from, or begun for."""
-    from osler.model.endpoint import CONCURRENCY, ENDPOINT, answers, parse_endpoint
-
-    if model.startswith(ENDPOINT):
-        endpoint, at_once, pixels = parse_endpoint(model), min(trial.batch_size, CONCURRENCY), trial.images.max_pixels
-        if trial.controls.samples:
-            raise RecipeError("an endpoint is asked greedily only so far. Leave out --samples.")
-        if trial.controls.forced_answer:
-            raise RecipeError("an endpoint cannot be told how a completion begins, as the forced-answer test needs. "
-                              "Leave out --forced-answer.")  # fmt: skip
-        return Policy(
-            lambda prompts: answers(endpoint, prompts, trial.max_tokens, at_once, max_pixels=pixels), None, None, None
-        )
-    from osler.model.family import set_threads
-    from osler.model.features import FeatureStore
-    from osler.model.generate import generate
-    from osler.model.load import load_policy
-
-    set_threads(trial.threads)
-    vlm = load_policy(model, trial.images, trial.dtype)
-    complete = partial(
-        generate, vlm, max_tokens=trial.max_tokens, rows=trial.batch_size, store=FeatureStore(vlm, trial.features)
-    )
-    sampled = partial(complete, temperature=trial.controls.temperature, seed=trial.seed)
-    return Policy(complete, sampled, complete, vlm.hardware)
-
-
-def _losses(trial: Trial) -> "Callable[[], Losses] | None":
-    """What loads the text model that thoughts are scored under; None where there is none. Errors: ModelError."""
-    name = trial.controls.perplexity
-    if name is None:
-        return None
-    from osler.model.perplexity import check_text_model, load_text_model
-
-    check_text_model(name)
-    return lambda: load_text_model(name, trial.dtype).losses
-
-
-def _text_model(trial: Trial) -> dict[str, Any] | None:
-    """The text model of `trial` by its weights, as far as these are in a folder: one name may come to stand for others."""
-    from osler.lineage import model_hash
-
-    name = trial.controls.perplexity
-    return {"spec": name, "sha256": model_hash(name)} if name else None
 
 
 def training_summary(run: Run, seconds: float) -> dict[str, Any]:

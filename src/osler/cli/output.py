@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 Out = Annotated[Path | None, typer.Option(help="Run folder to make; default runs/NAME-TIMESTAMP.")]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
@@ -30,8 +31,35 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table for people; its first column is kept on one line where no cell of it has more than 40 characters."""
+    """Print a table for people: turned round where it would break words, and a line a cell where that breaks them too.
+
+    The first column is kept on one line where no cell of it has more than 40 characters.
+    """
     from rich.console import Console
+
+    console = Console()
+    turned = [tuple(row) for row in zip(columns, *rows, strict=True)]
+    if _width(columns, rows) <= console.width or not rows:
+        console.print(_table(title, columns, rows))
+    elif _width(turned[0], turned[1:]) <= console.width:
+        console.print(_table(title, turned[0], turned[1:]))
+    else:
+        console.print(f"\n[italic]{title}[/]" if title else "")
+        for row in rows:
+            console.print(f"[bold]{escape(row[0])}[/]")
+            for column, cell in zip(columns[1:], row[1:], strict=True):
+                console.print(f"  {escape(column)}: {escape(' '.join(cell.split()))}", highlight=False)
+
+
+def _width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The narrowest that a table can be without breaking a word of it, or its first column."""
+    cells = [[columns[at], *(row[at] for row in rows)] for at in range(len(columns))]
+    first = max(len(cell) for cell in cells[0])
+    rest = [max(len(word) for cell in column for word in (cell.split() or [""])) for column in cells[1:]]
+    return (first if first <= 40 else 40) + sum(rest) + 3 * len(columns) + 1
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
     from rich.table import Table
 
     table = Table(title=title or None, title_justify="left")
@@ -40,7 +68,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(column, overflow="fold", no_wrap=number == 0 and short)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    return table
 
 
 def print_training(path: Path, summary: dict[str, Any]) -> None:

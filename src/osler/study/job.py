@@ -11,7 +11,8 @@ from osler.runs import Run, write_whole
 from osler.study.files import StudySettings, load_study
 from osler.study.grid import Entry, check_tests, entries_of
 from osler.study.matrices import SeedMatrix, matrices, write_matrix
-from osler.study.results import METRICS, Comparison, MeanResult, RowResult, comparisons, means_of, results_of
+from osler.study.metrics import METRICS
+from osler.study.results import Comparison, MeanResult, RowResult, comparisons, means_of, results_of
 from osler.study.running import Done, Runner, slug
 from osler.study.tables import markdown, to_csv
 from osler.summary import axis_of

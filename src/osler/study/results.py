@@ -5,7 +5,7 @@ Accuracies are those of methods, not of checkpoints: seeds and clusters of rows 
 in pairs of one seed where two rows are compared, by Student's t. A model that is not trained has no seeds to draw.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,86 +17,13 @@ from osler.errors import RunError
 from osler.looking import right
 from osler.runs import Run
 from osler.schema import Record
-from osler.shortcuts import shortcut_reliance
 from osler.significance import PRIMARY, benjamini_hochberg, hierarchical_difference, hierarchical_mean, holm
 from osler.stats import EMPTY, Estimate
 from osler.study.files import StudySettings
 from osler.study.grid import Entry
+from osler.study.metrics import METRICS, bounds_of
 from osler.study.running import Done
 from osler.summary import Passes, read_records
-
-Read = Callable[[Done, Run], Estimate | None]
-
-
-def _at(*path: str) -> Read:
-    """What an evaluation's summary holds at `path`; None where it has no such thing."""
-
-    def read(done: Done, run: Run) -> Estimate | None:
-        value: Any = run.summary
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        if value is None:
-            return None
-        return (
-            Estimate(value["value"], value["ci_low"], value["ci_high"], value["n"])
-            if isinstance(value, dict)
-            else _plain(value)
-        )
-
-    return read
-
-
-def _plain(value: float | None, n: int = 1) -> Estimate | None:
-    return None if value is None else Estimate(float(value), None, None, n)
-
-
-METRICS: dict[str, tuple[str, float, Read]] = {
-    "accuracy": ("accuracy %", 100, _at("accuracy")),
-    "lenient": ("lenient %", 100, _at("lenient")),
-    "floor": ("floor %", 100, _at("floor")),
-    "blank": ("blank image %", 100, _at("controls", "blank", "accuracy")),
-    "reliance": ("visual reliance, points", 100, _at("controls", "blank", "difference")),
-    "follow": ("follows another image %", 100, _at("controls", "shuffled", "follow", "shown")),
-    "debiased": ("options debiased %", 100, _at("controls", "options-debiased", "accuracy")),
-    "format": ("format %", 100, _at("format_rate")),
-    "tokens": ("tokens", 1, _at("reasoning", "tokens", "all")),
-    "tokens_right": ("tokens of right answers", 1, _at("reasoning", "tokens", "right")),
-    "tokens_wrong": ("tokens of wrong answers", 1, _at("reasoning", "tokens", "wrong")),
-    "repetition": ("repetition %", 100, _at("reasoning", "repetition", "all")),
-    "repetition_wrong": ("repetition of wrong answers %", 100, _at("reasoning", "repetition", "wrong")),
-    "reasoning": ("reasons %", 100, _at("reasoning", "reasoning_rate")),
-    "consistent": ("thought agrees with answer %", 100, _at("reasoning", "consistency")),
-    "unsupported": ("thoughts with an unsupported finding %", 100, _at("reasoning", "unsupported", "thoughts")),
-    "unsupported_findings": ("unsupported findings %", 100, _at("reasoning", "unsupported", "findings")),
-    "asserted": ("findings a thought", 1, _at("reasoning", "unsupported", "asserted")),
-    "post_hoc": ("post-hoc rate %", 100, _at("reasoning", "post_hoc", "rate")),
-    "post_hoc_base": ("its base rate %", 100, _at("reasoning", "post_hoc", "base")),
-    "post_hoc_moved": ("moved by forcing, points", 100, _at("reasoning", "post_hoc", "moved")),
-    "post_hoc_nothing": ("forced, nothing concluded %", 100, _at("reasoning", "post_hoc", "nothing")),
-    "mark_drop": ("lost where the mark is against, points", 100, lambda done, run: _planted(done, run, "drop")),
-    "mark_follow": ("follows the mark %", 100, lambda done, run: _planted(done, run, "follow")),
-    "mark_moved": ("follows it more than unmarked, points", 100, lambda done, run: _planted(done, run, "moved")),
-    "perplexity": ("perplexity of thoughts", 1, _at("reasoning", "perplexity")),
-    "eval_s": ("seconds a row, evaluation", 1, lambda done, run: _plain(_seconds(run), run.summary["n"])),
-    "train_s": ("seconds of training", 1, lambda done, run: _plain(done.train_s)),
-}
-"""Each metric: its heading, what it is multiplied by in tables, and how it is read."""
-
-
-def _seconds(run: Run) -> float | None:
-    spent = [row["seconds"] for row in run.rows("records") if row["seconds"] is not None]
-    return sum(spent) / len(spent) if spent else None
-
-
-def _planted(done: Done, run: Run, what: str) -> Estimate | None:
-    """How far a model relies on planted marks; only of the test rows `against`, where those `with` are there too."""
-    sides = [done.evaluated.get(name) for name in ("with", "against", "none")]
-    if run is not sides[1] or sides[0] is None:
-        return None
-    records = [read_records(side) if side else None for side in sides]
-    found = shortcut_reliance(records[0] or [], records[1] or [], records[2], done.entry.trial.answer_form)
-    estimate: Estimate | None = getattr(found, what)
-    return estimate
 
 
 @dataclass(frozen=True)
@@ -208,13 +135,7 @@ def _mean(metric: str, done: Sequence[Done], runs: Sequence[Run]) -> Estimate | 
         return hierarchical_mean(rows.values, rows.clusters)
     values = [METRICS[metric][2](one, run) for one, run in zip(done, runs, strict=True)]
     known = [one for one in values if one is not None and one.value is not None]
-    return mean_over_seeds(known, _bounds(metric)) if known else None
-
-
-def _bounds(metric: str) -> tuple[float, float] | None:
-    """Between which values a metric lies: shares, differences of shares (points), or anything."""
-    heading, times, _ = METRICS[metric]
-    return None if times != 100 else (-1.0, 1.0) if "points" in heading else (0.0, 1.0)
+    return mean_over_seeds(known, bounds_of(metric)) if known else None
 
 
 def _by_name(done: Sequence[Done]) -> dict[str, list[Done]]:
@@ -225,13 +146,13 @@ def _by_name(done: Sequence[Done]) -> dict[str, list[Done]]:
 
 
 def comparisons(study: StudySettings, done: Sequence[Done]) -> list[Comparison]:
-    """Every row against the reference row in every metric, on each set of test rows; none without a reference.
+    """Every row against the reference row in every metric but the floor, on each set of test rows; none without a reference.
 
     A row that stands for several (`each`) is compared value by value.
     """
     found: list[Comparison] = []
     for test in _tests(done):
-        for metric in study.metrics:
+        for metric in (name for name in study.metrics if name != "floor"):  # it is of the rows, and no model's
             pairs = [_compare(study, metric, test, a, b) for a, b in _pairs(study, done)]
             found += _adjusted([one for one in pairs if one is not None])
     return found

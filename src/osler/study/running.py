@@ -24,7 +24,8 @@ from osler.datasets.samples import Samples
 from osler.datasets.splits import Splits, load_part, load_splits
 from osler.errors import OslerError, RecipeError, RunError
 from osler.floor import Floor
-from osler.pipeline import check_model, evaluate_rows, selected, train
+from osler.pipeline import evaluate_rows, selected, train
+from osler.policies import check_model
 from osler.progress import console
 from osler.runs import Run
 from osler.study.files import StudySettings

@@ -14,7 +14,8 @@ from osler.significance import PRIMARY
 from osler.stats import Estimate
 from osler.study.files import StudySettings
 from osler.study.matrices import ALL, SeedMatrix
-from osler.study.results import METRICS, Comparison, MeanResult, RowResult
+from osler.study.metrics import METRICS
+from osler.study.results import Comparison, MeanResult, RowResult
 
 
 def columns_of(study: StudySettings) -> list[str]:

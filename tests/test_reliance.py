@@ -117,7 +117,7 @@ def test_it_is_what_a_plain_forward_of_each_row_says(vlm, oracle, strategy, form
 def test_an_image_that_is_blank_already_gives_exactly_0(vlm):
     blank = [replace(row, images=tuple(map(blank_of, row.images))) for row in ROWS]
     found = scored(vlm, [answered(row) for row in blank], blank)
-    assert {score for scores in found for score in scores} == {0.0, None}
+    assert {score for scores in found for score in scores} == {0.0}
 
 
 def test_a_model_that_does_not_see_gives_exactly_0():
@@ -126,7 +126,7 @@ def test_a_model_that_does_not_see_gives_exactly_0():
     for weight in base_model(blind.model).model.visual.merger.parameters():
         weight.data.zero_()
     found = scored(blind, [answered(row) for row in ROWS])
-    assert {score for scores in found for score in scores} == {0.0, None}
+    assert {score for scores in found for score in scores} == {0.0}
 
 
 class Nothing(FeatureStore):
@@ -139,7 +139,7 @@ class Nothing(FeatureStore):
 
 def test_features_of_zeros_give_exactly_0(vlm):
     store = Nothing(vlm, FeatureSettings(disk_gb=0))
-    assert {score for scores in scored(vlm, [answered(row) for row in ROWS], store=store) for score in scores} == {0.0, None}
+    assert {score for scores in scored(vlm, [answered(row) for row in ROWS], store=store) for score in scores} == {0.0}
 
 
 def test_the_order_and_the_neighbours_of_completions_change_nothing(vlm):
@@ -170,14 +170,14 @@ def test_what_stands_behind_the_answer_does_not_matter(vlm):
     assert scores[0] == scores[1]
 
 
-def test_without_an_answer_or_an_image_there_is_no_score(vlm):
+def test_without_an_answer_the_score_is_0_and_without_an_image_there_is_none(vlm):
     cut = sampled_of(vlm, "<answer>liver</ans", ends=False)
     texts = ["no tags", "<answer></answer>", "<answer>liver</answer> and more", cut, "<answer>liver</answer>"]
     with_image, without = scored(vlm, [texts, texts], [ROWS[0], replace(ROWS[0], id="text", images=())])
-    assert with_image[:4] == [None] * 4
+    assert with_image[:4] == [0.0] * 4  # None would take them out of their group, and leave their form unpunished
     assert with_image[4] is not None
     assert without == [None] * 5
-    assert scored(vlm, [["no tags"]], ROWS[:1]) == [[None]]
+    assert scored(vlm, [["no tags"]], ROWS[:1]) == [[0.0]]
 
 
 def test_each_row_is_blanked_by_its_own_image(vlm):

@@ -262,11 +262,12 @@ def test_a_reward_that_is_none(name, message):
     assert message in str(error.value)
 
 
-def test_an_error_inside_ones_own_module_is_not_hidden(tmp_path, monkeypatch):
-    (tmp_path / "broken_reward.py").write_text("int('x')\n")
+@pytest.mark.parametrize(("text", "said"), [("int('x')\n", "ValueError: invalid literal"), ("def half(:\n", "SyntaxError")])
+def test_an_error_inside_ones_own_module_is_told(tmp_path, monkeypatch, text, said):
+    (tmp_path / f"broken_reward_{said[:6]}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match="invalid literal"):
-        reward_of("broken_reward:half")
+    with pytest.raises(RecipeError, match=f"cannot be imported: {said}"):
+        reward_of(f"broken_reward_{said[:6]}:half")
 
 
 def recipe(*rewards, **changes):

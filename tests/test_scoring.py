@@ -189,7 +189,7 @@ def test_what_it_logs_goes_to_metrics_and_rows():
     one = scorer(user("noting"))
     groups = scored(one, ["ab", "abcd"], ["", "a"])
     assert [row["reward"] for group in groups for row in group] == [0.0, 0.25, 0.5, 0.75]
-    assert [row["extra"] for group in groups for row in group] == [{"note": note} for note in ("1.0", "2.0", "0.0", "0.5")]
+    assert [row["extra"] for group in groups for row in group] == [{"note": note} for note in (1.0, 2.0, 0.0, 0.5)]
     assert one.metrics(groups)["mine/first"] == 3.0
     assert "mine/first" not in one.metrics(groups)  # it was of that step
 
@@ -304,7 +304,7 @@ def test_a_reward_that_has_gone_constant_raises_an_alarm_once(capfd):
     alarms = [found.get("alarms/accuracy") for found in dull_steps(one, 50)]
     assert alarms == [None] * 19 + [CONSTANT_STEPS] + [None] * 30
     told = " ".join(capfd.readouterr().err.split())
-    assert told.count("warning: the reward accuracy has been the same within every group for 20 steps") == 1
+    assert told.count("warning: the reward accuracy has been the same within every group for 20 rollouts") == 1
 
 
 def test_a_step_with_spread_begins_the_count_anew_and_one_without_numbers_leaves_it():

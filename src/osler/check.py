@@ -41,8 +41,14 @@ def check(recipe: Recipe) -> None:
     if recipe.init and not recipe.init.startswith(("run:", "stage:")):
         raise RecipeError(f"init {recipe.init!r} is no run: write run:DIR, or set model instead to start from a checkpoint.")
     longest = recipe.sft.max_seconds
-    if isinstance(longest, str) and not STAGE.fullmatch(longest):
+    if (isinstance(longest, str) and not STAGE.fullmatch(longest)) or (isinstance(longest, float) and not longest >= 0):
         raise RecipeError(f"sft.max_seconds is {longest!r}: give seconds, or stage:NAME.")
+    for name, heeding in (("max_seconds", ("sft", "dpo")), ("patience", ("sft",))):
+        if getattr(recipe.sft, name) is not None and recipe.method not in heeding:
+            raise RecipeError(f"sft.{name} does nothing for method={recipe.method}. Leave it out, or see max_steps.")
+    if recipe.controls.blind_twin and recipe.method == "grpo" and any(one.name == "visual_reliance" for one in recipe.rewards):
+        raise RecipeError("the reward visual_reliance is always 0 on blank images, so that a blind twin would not be of the "
+                          "same recipe. Leave out controls.blind_twin, or the reward.")  # fmt: skip
 
 
 def _check_dpo(recipe: Recipe) -> None:
@@ -165,14 +171,14 @@ def _check_trl(recipe: Recipe) -> None:
     from osler.baselines.dpo import dpo_fields
     from osler.baselines.sft import sft_fields
     from osler.rl.trl_engine import grpo_fields
-    from osler.rl.trl_trainer import check_passthrough
+    from osler.rl.trl_trainer import check_config
 
     if recipe.method == "sft":
-        check_passthrough(recipe, SFTConfig, sft_fields(recipe, True))
+        check_config(recipe, SFTConfig, sft_fields(recipe, True))
     elif recipe.method == "dpo":
-        check_passthrough(recipe, DPOConfig, dpo_fields(recipe))
+        check_config(recipe, DPOConfig, dpo_fields(recipe))
     else:
-        check_passthrough(recipe, GRPOConfig, grpo_fields(recipe))
+        check_config(recipe, GRPOConfig, grpo_fields(recipe))
 
 
 MOST_ELONGATED = 200

@@ -50,12 +50,14 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
         raise RecipeError(f"stage:{missing[0]} is known only inside a chain. Write run:DIR, or seconds as a number.")
     path = Path(out or default_path(recipe.method)) if resume else require_free(out or default_path(recipe.method))
     model = str(Path(recipe.model).resolve()) if Path(recipe.model).is_dir() else recipe.model
+    named = "model" in recipe.model_fields_set
     recipe = recipe.model_copy(update={"init": _absolute(recipe.init), "model": model})
     if splits is None:
         splits = load_splits(recipe.data, recipe.seed, with_test=False)
         check_rows(recipe, splits)
         verify_images(joined(splits.train, splits.val))
     check_machine(recipe)
+    recipe = _rooted(recipe, named)
     start = _blind_start(recipe)
     given, (splits, about) = splits.train, selected(recipe, splits)
     run = _train(recipe, path, splits, resume, given, **about)
@@ -69,6 +71,18 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
         alone = recipe.model_copy(update={"init": start, "controls": controls, "against_shortcuts": against})
         _train(alone, run.path / TWIN, blind, resume, given, blind=True, **about)
     return run
+
+
+def _rooted(recipe: Recipe, named: bool) -> Recipe:
+    """`recipe` with the checkpoint that its start goes back to as its model. Errors: RecipeError where it `named` another."""
+    from osler.lineage import start_of
+
+    root = start_of(recipe)[0]["model"]
+    if named and recipe.model != root:
+        raise RecipeError(
+            f"model={recipe.model} does nothing where init names a run, which began from {root}. Leave model out."
+        )
+    return recipe.model_copy(update={"model": root})
 
 
 def selected(recipe: Recipe, splits: Splits) -> tuple[Splits, dict[str, Any]]:

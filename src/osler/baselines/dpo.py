@@ -3,7 +3,8 @@
     L = -log sigmoid(beta [(log p(right) - log ref(right)) - (log p(wrong) - log ref(wrong))])   (Rafailov et al. 2023, eq. 7)
 
 ref is the start: the LoRA switched off, or a frozen copy in full tuning. What is scored is what was sampled: the prompt as
-the sampler saw it, and each completion with its end, or without one where it was cut off. Every field of TRL's objective is set
+the sampler saw it, and each completion with its end, or without one where it was cut off. (TRL reads it as text; pairs are
+made of completions only whose text gives the sampled tokens back.) Every field of TRL's objective is set
 here; nothing is cut to a length.
 """
 
@@ -24,7 +25,15 @@ from osler.model.adapters import lora_config
 from osler.model.attention import base_model
 from osler.model.family import VLM, chat
 from osler.progress import bar
-from osler.rl.trl_trainer import WholeModel, build_config, check_passthrough, machine_fields, rows_of, trainer_fields
+from osler.rl.trl_trainer import (
+    WholeModel,
+    build_config,
+    check_passthrough,
+    machine_fields,
+    rows_of,
+    trainer_fields,
+    unless_refused,
+)
 from osler.runs import Run
 from osler.schema import Grader, Sample
 from osler.strategies import Strategy
@@ -48,8 +57,9 @@ def train_dpo(recipe: Recipe, vlm: VLM, samples: Sequence[Sample], strategy: Str
 
 
 def dpo_trainer(recipe: Recipe, vlm: VLM, args: DPOConfig, pairs: Sequence[Pair], **more: Any) -> DPOTrainer:
-    """TRL's trainer of `recipe` on `pairs`."""
-    return DPOTrainer(
+    """TRL's trainer of `recipe` on `pairs`. Errors: RecipeError where TRL refuses."""
+    return unless_refused(
+        DPOTrainer,
         model=vlm.model,
         ref_model=_frozen(recipe, vlm) if recipe.full else None,
         processing_class=vlm.processor,

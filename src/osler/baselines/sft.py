@@ -25,6 +25,7 @@ from osler.rl.trl_trainer import (
     machine_fields,
     rows_of,
     trainer_fields,
+    unless_refused,
 )
 from osler.runs import Run
 from osler.schema import Sample
@@ -39,7 +40,8 @@ def train_sft(
     whole = WholeModel(recipe, vlm) if recipe.full else None
     with bar("SFT", recipe.max_steps) as tick:
         callback = BaselineCallback(run, recipe, tick, whole)
-        trainer = SFTTrainer(
+        trainer = unless_refused(
+            SFTTrainer,
             model=vlm.model,
             processing_class=vlm.processor,
             args=args,

@@ -130,8 +130,9 @@ def check_rewards(recipe: Recipe) -> None:
     if "visual_reliance" in names and recipe.method == "grpo" and recipe.engine != "packed":
         raise RecipeError(f"the reward visual_reliance is measured by method=grpo on engine=packed, and this recipe is "
                           f"method={recipe.method} on engine={recipe.engine}. Leave it out.")  # fmt: skip
-    if "letter" in names and recipe.answer_form != "letter":
-        raise RecipeError("the reward letter pays for letters, and answer_form=text shows none. Use exact or accuracy.")
+    lettered = sorted(names & {"letter", "medr1_accuracy"})
+    if lettered and recipe.answer_form != "letter":
+        raise RecipeError(f"the reward {lettered[0]} pays for letters, and answer_form=text shows none. Use exact or accuracy.")
 
 
 def total(parts: Sequence[float | None], weights: Sequence[float]) -> float | None:

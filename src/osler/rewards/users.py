@@ -45,8 +45,8 @@ def find_function(name: str) -> Function:
     module, _, attribute = name.partition(":")
     try:
         found: Function = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(f"reward {name!r} cannot be imported: {error}.") from error
+    except Exception as error:  # the user's module is run here
+        raise RecipeError(f"reward {name!r} cannot be imported: {type(error).__name__}: {error}.") from error
     if not callable(found):
         raise RecipeError(f"reward {name!r} is no function, but {found!r}.")
     if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(getattr(found, "__call__", None)):  # noqa: B004
@@ -85,7 +85,8 @@ def called(
     Errors: RunError that names the row, for which each completion is asked about alone once the batch has raised.
     """
     try:
-        return function(**columns, **rest)
+        found = function(**columns, **rest)
+        return list(found) if inspect.isgenerator(found) else found
     except Exception as error:
         _find_row(name, function, answered, columns, rest)
         whole = f"{len(answered)} completions, the first of {answered[0].where}, but on none of them alone"
@@ -98,7 +99,9 @@ def _find_row(
     """Errors: RunError at the first completion on which `function` raises when it is asked about it alone."""
     for place, one in enumerate(answered):
         try:
-            function(**{key: values[place : place + 1] for key, values in columns.items()}, **rest)
+            found = function(**{key: values[place : place + 1] for key, values in columns.items()}, **rest)
+            if inspect.isgenerator(found):
+                list(found)
         except Exception as error:
             raise RunError(_raised(name, error, one.where)) from error
 
@@ -113,7 +116,10 @@ def numbers(name: str, values: Any, answered: Sequence[Answered]) -> list[float 
         values.close()
     if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping):
         raise RunError(f"reward {name!r} returned a {type(values).__name__}, not a list of {len(answered)} numbers or None.")
-    found = list(values)
+    try:
+        found = list(values)
+    except TypeError as error:  # a tensor without an axis says that it is iterable, and is not
+        raise RunError(f"reward {name!r} returned {values!r}, not a list of {len(answered)} numbers or None.") from error
     if len(found) != len(answered):
         raise RunError(f"reward {name!r} returned {len(found)} values for {len(answered)} completions, the first of "
                        f"{answered[0].where}. Return one a completion, None where it cannot be scored.")  # fmt: skip
@@ -125,7 +131,7 @@ def _number(name: str, value: Any, answered: Answered) -> float | None:
         return None
     try:
         number = math.nan if isinstance(value, str | bytes) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise RunError(f"reward {name!r} returned {value!r} for {answered.where}. "

@@ -58,8 +58,9 @@ class Reliance:
         self.policy = PackedPolicy(vlm.model, temperature)
 
     def __call__(self, samples: Sequence[Sample], prompts: Sequence[Encoded], sampled: Sequence[Sequence[Sampled]]) -> Scores:
-        """{visual_reliance: score} of every completion; None where it has no strict answer, or its row no image.
+        """{visual_reliance: score} of every completion; 0 where it has no strict answer, None where its row has no image.
 
+        Without an answer nothing leans on the image; None would take such completions out of their group, unpunished.
         Completions that are alike are scored once, so that noise of the arithmetic tells none of them apart.
         """
         keys = [[self._key(one) for one in group] for group in sampled]
@@ -69,7 +70,10 @@ class Reliance:
             if sample.images and any(group)
         ]
         found = self._scored(asked, samples, prompts)
-        return [[{VISUAL_RELIANCE: found.get((n, key[0])) if key else None} for key in group] for n, group in enumerate(keys)]
+        none = [0.0 if sample.images else None for sample in samples]
+        return [
+            [{VISUAL_RELIANCE: found.get((n, key[0])) if key else none[n]} for key in group] for n, group in enumerate(keys)
+        ]
 
     def _key(self, sampled: Sampled) -> tuple[tuple[int, ...], range] | None:
         """The completion's token ids up to the end of its answer, and which of them are the answer; None without one."""

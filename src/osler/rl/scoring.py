@@ -21,7 +21,7 @@ GRID = 2**16
 """Rewards are rounded to 1/GRID: the float32 mean of equal ones is then exact, and a group without spread has none at all."""
 
 CONSTANT_STEPS = 20
-"""So many steps running without spread in any group, and a reward is called constant."""
+"""So many rollouts running without spread in any group, and a reward is called constant."""
 
 Row = dict[str, Any]
 Scores = Sequence[Sequence[Mapping[str, float | None]]]
@@ -124,7 +124,7 @@ class Scorer:
         }
 
     def _log_metric(self, name: str, value: float) -> None:
-        if not math.isfinite(value):
+        if name == "step" or not math.isfinite(value):
             raise ValueError(f"log_metric was given {value} as {name}")
         self._noted[name].append(float(value))
 
@@ -156,9 +156,9 @@ class Scorer:
         if self.constant[name] != CONSTANT_STEPS:
             return {}
         console.print(
-            f"warning: the reward {name} has been the same within every group for {CONSTANT_STEPS} steps, so that it teaches "
-            "nothing. Where it stands at its best it has done its work; else give rows on which completions differ, a higher "
-            "rollout.temperature, or another form of the reward.",
+            f"warning: the reward {name} has been the same within every group for {CONSTANT_STEPS} rollouts, so that it "
+            "teaches nothing. Where it stands at its best it has done its work; else give rows on which completions differ, a "
+            "higher rollout.temperature, or another form of the reward.",
             style="yellow",
             markup=False,
             highlight=False,
@@ -173,6 +173,12 @@ def _at(columns: Mapping[str, Sequence[Any]], place: int) -> dict[str, Any]:
 
 def _logged(name: str, column: str, values: Sequence[Any], count: int) -> list[Any]:
     """What a user's reward logged beside `count` completions, as plain JSON. Errors: RunError where some are missing."""
+    if not isinstance(values, Sequence):
+        raise RunError(f"reward {name!r} logged a {type(values).__name__} as {column!r}. Log a list, one value a completion.")
     if len(values) != count:
         raise RunError(f"reward {name!r} logged {len(values)} values of {column!r} for {count} completions. Log one each.")
-    return [value if isinstance(value, str | int | None) else str(value) for value in values]
+    return [value if _is_plain(value) else str(value) for value in values]
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | None) or (isinstance(value, float) and math.isfinite(value))

@@ -29,7 +29,15 @@ from osler.model.adapters import lora_config, save_adapter
 from osler.model.family import VLM
 from osler.progress import bar
 from osler.rl.scoring import Scorer, on_grid
-from osler.rl.trl_trainer import RunCallback, build_config, check_passthrough, machine_fields, rows_of, trainer_fields
+from osler.rl.trl_trainer import (
+    RunCallback,
+    build_config,
+    check_passthrough,
+    machine_fields,
+    rows_of,
+    trainer_fields,
+    unless_refused,
+)
 from osler.runs import Run
 from osler.schema import Completion, Grader, Sample
 from osler.strategies import Strategy
@@ -42,7 +50,8 @@ def train_grpo(recipe: Recipe, vlm: VLM, samples: Sequence[Sample], strategy: St
     """Train a fresh LoRA on `vlm`; write metrics, rollouts, checkpoints and the adapter to `run`."""
     scorer = TotalReward(recipe, samples, strategy, grader, vlm.end_ids)
     with bar("GRPO", recipe.max_steps) as tick:
-        trainer = RecordingTrainer(
+        trainer = unless_refused(
+            RecordingTrainer,
             model=vlm.model,
             processing_class=vlm.processor,
             reward_funcs=scorer.functions(),

@@ -2,8 +2,10 @@
 
 import dataclasses
 import itertools
+import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -13,10 +15,11 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from osler.config import Recipe
-from osler.errors import RecipeError, unknown
+from osler.errors import RecipeError, RunError, unknown
 from osler.images import open_image
 from osler.model.adapters import save_adapter, save_model, unfreeze
 from osler.model.family import VLM
+from osler.model.load import dtype_of
 from osler.progress import Tick
 from osler.runs import Run
 
@@ -29,6 +32,10 @@ class Illustrated(Protocol):
 
 
 Item = TypeVar("Item", bound=Illustrated)
+Made = TypeVar("Made")
+
+REFUSALS = (TypeError, ValueError, ImportError, OSError)
+"""How TRL refuses: a value it cannot take, a package or a file that is not there."""
 
 
 def trainer_fields(recipe: Recipe) -> dict[str, Any]:
@@ -42,6 +49,7 @@ def trainer_fields(recipe: Recipe) -> dict[str, Any]:
         "max_steps": recipe.max_steps,
         "seed": recipe.seed,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would log a loss of 0 where there is none
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
@@ -51,11 +59,11 @@ def trainer_fields(recipe: Recipe) -> dict[str, Any]:
 
 def machine_fields(vlm: VLM, folder: Path) -> dict[str, Any]:
     """The fields that follow from the model as it was loaded (before a WholeModel is made of it) and the run folder."""
-    return {
-        "output_dir": str(folder / "checkpoints"),
-        "bf16": vlm.model.dtype == torch.bfloat16,
-        "use_cpu": vlm.device.type == "cpu",
-    }
+    return _machine_fields(vlm.model.dtype, vlm.device.type, folder)
+
+
+def _machine_fields(dtype: torch.dtype, device: str, folder: Path) -> dict[str, Any]:
+    return {"output_dir": str(folder / "checkpoints"), "bf16": dtype == torch.bfloat16, "use_cpu": device == "cpu"}
 
 
 def check_passthrough(recipe: Recipe, kind: Any, decided: dict[str, Any]) -> None:
@@ -75,10 +83,23 @@ def build_config(kind: Callable[..., Any], recipe: Recipe, fields: dict[str, Any
     Activation checkpointing is off unless the user asks for it: TRL's default would propagate through the frozen tower.
     Errors: RecipeError where TRL refuses.
     """
+    return unless_refused(kind, **{"gradient_checkpointing": recipe.checkpointing, **recipe.trl}, **fields)
+
+
+def unless_refused(kind: Callable[..., Made], **given: Any) -> Made:
+    """`kind` of what is given: a config of TRL's, or a trainer. Errors: RecipeError where TRL refuses."""
     try:
-        return kind(**{"gradient_checkpointing": recipe.checkpointing, **recipe.trl}, **fields)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"TRL refuses these settings: {error}.") from error
+        return kind(**given)
+    except REFUSALS as error:
+        raise RecipeError(f"TRL refuses these settings: {str(error).rstrip('.')}.") from error
+
+
+def check_config(recipe: Recipe, kind: Callable[..., Any], fields: dict[str, Any]) -> None:
+    """Errors: RecipeError where `trl:` names what it may not, or TRL refuses the config; before a model is loaded."""
+    check_passthrough(recipe, kind, fields)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with tempfile.TemporaryDirectory() as folder:
+        build_config(kind, recipe, fields | _machine_fields(dtype_of(recipe.dtype, device), device, Path(folder)))
 
 
 def rows_of(items: Sequence[Item], columns: Callable[[Item], dict[str, Any]]) -> Dataset:
@@ -144,9 +165,13 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self.best_step, self.last_step, self.note = 0, 0, ""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """One line in metrics.jsonl; TRL's closing summary is left out."""
+        """One line in metrics.jsonl, null where TRL has no number; TRL's closing summary is left out.
+
+        Errors: RunError where loss or gradient is not finite.
+        """
         if logs and "train_runtime" not in logs:
-            self.run.append("metrics", {"step": state.global_step, **logs})
+            check_finite(logs, scaled=args.fp16)
+            self.run.append("metrics", {"step": state.global_step, **{k: v if _finite(v) else None for k, v in logs.items()}})
             if self.shown in logs:
                 self.note = f"{self.shown} {float(logs[self.shown]):.3f}"
 
@@ -184,6 +209,26 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
 
     def _checkpoint(self, step: int) -> Path:
         return self.run.path / "checkpoints" / str(step)
+
+
+def check_finite(logs: dict[str, float], scaled: bool = False) -> None:
+    """Errors: RunError where a loss or the gradient's norm in `logs` is not finite.
+
+    `scaled` is fp16 with a scaled loss, whose gradient overflows now and then by design; such an update is left out.
+    """
+    for name in ("loss", "eval_loss") if scaled else ("loss", "grad_norm", "eval_loss"):
+        if name in logs and not _finite(logs[name]):
+            raise RunError(
+                f"training has diverged ({name} is {logs[name]}). Lower lr, or raise warmup_steps, and train into another folder."
+            )
+
+
+def _finite(value: Any) -> bool:
+    """Whether `value`, a number or its text, is neither NaN nor infinite; text that is no number is neither."""
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return True
 
 
 def _link(source: str, target: str) -> None:

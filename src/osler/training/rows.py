@@ -23,7 +23,7 @@ from osler.datasets.samples import Samples
 from osler.debiasing import REASONS, debias
 from osler.errors import RecipeError
 from osler.model.sampling import seed_of
-from osler.options import fixed_because, shuffled
+from osler.options import NAMED, fixed_because, shuffled
 from osler.progress import console
 from osler.schema import Kind, Sample
 from osler.strategies import strategy_of
@@ -55,8 +55,12 @@ def select(recipe: Recipe, samples: Samples) -> TrainingRows:
     """
     settings, kept, left_out = recipe.against_shortcuts, samples, {}
     if settings.debias:
-        found = debias(samples, recipe.seed)
+        taught = teaches_rationales(recipe)  # one that names a letter would name another option's among new options
+        fit = samples.take(at for at, row in enumerate(samples) if fixed_because(row, taught) != NAMED)
+        found = debias(fit, recipe.seed)
         kept, left_out = found.samples, {REASONS[reason]: len(ids) for reason, ids in found.left_out.items() if ids}
+        if named := len(samples) - len(fit):
+            left_out[NAMED] = named
         if len(kept) < rows_needed(recipe):
             raise RecipeError(
                 f"against_shortcuts.debias leaves {len(kept)} of {len(samples)} training rows, and a step needs "

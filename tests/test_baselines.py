@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import math
 import re
+from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 
 import pytest
@@ -10,12 +12,14 @@ import torch
 from transformers import TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
+from osler import pipeline
 from osler.baselines.sft import BaselineCallback, completion_rows, sft_config, sft_fields, train_sft
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
+from osler.errors import RecipeError, RunError
 from osler.model.adapters import lora_config
 from osler.model.load import load_policy
-from osler.rl.trl_trainer import WholeModel
+from osler.rl.trl_trainer import RunCallback, WholeModel, unless_refused
 from osler.runs import Run
 from osler.strategies import STRATEGIES
 from real_layout import save_real_layout
@@ -176,6 +180,67 @@ def test_full_tuning_in_bf16_keeps_what_bf16_would_round_away(recipe, tmp_path, 
     assert json.loads((run.path / "model" / "config.json").read_text())["dtype"] == "bfloat16"
     for name, weight in stored.named_parameters():
         assert torch.equal(weight, after[name].bfloat16().float()), name
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["LoRA", "full"])
+def test_a_run_that_diverged_says_so_and_writes_no_number_that_is_none(recipe, tmp_path, full):
+    wild = recipe.model_copy(update={"lr": 1e30, "lr_schedule": "constant", "max_steps": 6, "full": full})
+    run = Run.create(tmp_path / "r", "train", recipe=wild.model_dump(mode="json"))
+    with pytest.raises(RunError, match=r"training has diverged \(loss is (nan|inf)\)\. Lower lr"):
+        train_sft(wild, load_policy(recipe.model, dtype="float32"), ROWS[:8], [], THINK, run)
+    text = (run.path / "metrics.jsonl").read_text()
+    assert json.loads(text.splitlines()[0])["loss"] > 0
+    assert not re.search("NaN|Infinity", text)
+    assert not (run.path / "adapter").exists()
+    assert not (run.path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("logs", "written"),
+    [
+        ({"loss": 0.5, "reward": math.nan, "note": "text"}, {"loss": 0.5, "reward": None, "note": "text"}),
+        ({"loss": "0.5", "entropy": "nan"}, {"loss": "0.5", "entropy": None}),
+        ({"loss": math.inf}, None),
+        ({"loss": "nan"}, None),
+        ({"loss": 1.0, "grad_norm": math.nan}, None),
+        ({"eval_loss": -math.inf}, None),
+    ],
+)
+def test_only_loss_and_gradient_tell_of_divergence_and_other_empty_numbers_are_null(recipe, tmp_path, logs, written):
+    run = Run.create(tmp_path / "r", "train")
+    callback, args = RunCallback(run, recipe, lambda note: None, "loss"), SimpleNamespace(fp16=False)
+    if written is None:
+        with pytest.raises(RunError, match="training has diverged"):
+            callback.on_log(args, SimpleNamespace(global_step=3), None, logs=logs)
+    else:
+        callback.on_log(args, SimpleNamespace(global_step=3), None, logs=logs)
+    assert run.rows("metrics") == ([] if written is None else [{"step": 3, **written}])
+
+
+def test_an_overflow_of_a_scaled_gradient_is_no_divergence(recipe, tmp_path):
+    callback = RunCallback(Run.create(tmp_path / "r", "train"), recipe, lambda note: None, "loss")
+    callback.on_log(SimpleNamespace(fp16=True), SimpleNamespace(global_step=1), None, {"loss": 1.0, "grad_norm": math.inf})
+    assert callback.run.rows("metrics") == [{"step": 1, "loss": 1.0, "grad_norm": None}]
+
+
+@pytest.mark.parametrize(
+    ("method", "field"),
+    [("sft", {"optim": "bogus"}), ("dpo", {"optim": "bogus"}), ("grpo", {"optim": "bogus"}), ("sft", {"deepspeed": "no.json"})],
+)
+def test_what_trl_refuses_is_refused_before_anything_is_written(recipe, tmp_path, monkeypatch, method, field):
+    monkeypatch.chdir(tmp_path)
+    asked = Recipe(method=method, engine="trl" if method == "grpo" else "packed", model=recipe.model, trl=field)
+    with pytest.raises(RecipeError, match="TRL refuses these settings: "):
+        pipeline.train(asked, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_trainer_lacks_is_a_refusal():
+    def lacks(**_):
+        raise PackageNotFoundError("deepspeed")
+
+    with pytest.raises(RecipeError, match=r"TRL refuses these settings: .*deepspeed"):
+        unless_refused(lacks, args=None)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from osler.baselines.pairs import Pair
 from osler.check import check
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
-from osler.errors import RecipeError
+from osler.errors import RecipeError, RunError
 from osler.grading import grader
 from osler.model.features import FeatureStore
 from osler.model.load import load_policy
@@ -190,6 +190,16 @@ def test_training_widens_the_margin_and_leaves_a_whole_run(tmp_path, full):
     assert not any("visual" in name for name in changed)
     summary = pipeline.training_summary(run, 1.0)
     assert summary["margin"]["last"] > summary["margin"]["first"]
+
+
+def test_a_run_that_diverged_says_so_and_writes_no_number_that_is_none(tmp_path, monkeypatch):
+    made = recipe("tiny", lr=1e30)
+    run = Run.create(tmp_path / "r", "train", recipe=made.model_dump(mode="json"))
+    monkeypatch.setattr("osler.baselines.dpo.make_pairs", lambda *_: PAIRS)
+    with pytest.raises(RunError, match=r"training has diverged \(loss is (nan|inf)\)\. Lower lr"):
+        train_dpo(made, load_policy("tiny", dtype="float32"), ROWS, RAW, even, run)
+    assert not re.search("NaN|Infinity", (run.path / "metrics.jsonl").read_text())
+    assert not (run.path / "adapter").exists()
 
 
 def test_dpo_stops_when_its_time_is_up_counting_the_pairs(tmp_path, monkeypatch):

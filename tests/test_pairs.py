@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osler.baselines.pairs import UNPAIRED, Judged, make_pairs, pair_of
+from osler.baselines.pairs import UNPAIRED, Judged, _judged, make_pairs, pair_of
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
 from osler.errors import RunError
+from osler.model.generate import Sampled
 from osler.model.load import load_policy
 from osler.runs import Run
 from osler.schema import Outcome, Verdict
 from osler.strategies import STRATEGIES
+from osler.training.tries import attempts
 
 ROWS = list(samples(0, {"train": 3}))
 RIGHT, WRONG, UNJUDGED = Outcome.CORRECT, Outcome.INCORRECT, Outcome.UNJUDGED
@@ -72,6 +74,59 @@ def test_the_choice_is_seeded_and_takes_any_of_them():
     judged = [(letter, RIGHT if letter in "abc" else WRONG, True) for letter in "abcdef"]
     drawn = {(one.chosen, one.rejected) for one in (pair(*judged, seed=seed) for seed in range(80))}
     assert drawn == {(a, b) for a in "abc" for b in "def"}
+
+
+@pytest.mark.parametrize(
+    ("judged", "chosen", "rejected", "unpaired"),
+    [
+        ([("a", RIGHT, True, False), ("b", RIGHT, True), ("c", WRONG, True)], "b", "c", None),
+        ([("a", RIGHT, True), ("b", WRONG, True, False), ("c", WRONG, True)], "a", "c", None),
+        ([("a", RIGHT, True, False), ("b", WRONG, True)], None, None, "inexact"),
+        ([("a", RIGHT, True), ("b", WRONG, True, False)], None, None, "inexact"),
+        ([("a", RIGHT, True, False), ("b", RIGHT, True)], None, None, "none_wrong"),
+        ([("a", WRONG, True, False), ("b", WRONG, True)], None, None, "none_right"),
+        ([("a", UNJUDGED, True, False), ("b", UNJUDGED, True)], None, None, "unjudged"),
+    ],
+)
+def test_a_completion_that_does_not_give_its_tokens_back_is_on_neither_side(judged, chosen, rejected, unpaired):
+    for seed in range(8):
+        found = pair(*judged, seed=seed)
+        assert (found.chosen, found.rejected, found.unpaired) == (chosen, rejected, unpaired)
+    assert (found.counts["inexact"], sum(found.counts.values())) == (1, len(judged))
+
+
+def test_a_character_that_was_cut_is_noticed(tiny):
+    """A part of a character is shown as a mark that has tokens of its own; a word can be sampled in other pieces."""
+    tokenizer = tiny.processor.tokenizer
+    end, word, accented = tokenizer.eos_token_id, *(tokenizer(text)["input_ids"] for text in ("lung", "\u2603"))
+    assert len(accented) > 1
+    letters = [tokenizer(letter)["input_ids"][0] for letter in "lung"]
+    assert letters != word
+
+    def exact(*ids, truncated=False):
+        return _judged(tiny, ROWS[0], Sampled(list(ids), [0.0] * len(ids), truncated), RAW, says(RIGHT)).exact
+
+    assert exact(*word, end)
+    assert exact(*accented, end)
+    assert exact(*word, truncated=True)
+    assert not exact(*accented[:-1], end)
+    assert not exact(*word, *accented[:-1], truncated=True)
+    assert not exact(*letters, end)
+
+
+def test_what_is_not_exact_is_counted_and_what_is_paired_gives_its_tokens_back(tiny, tmp_path, monkeypatch):
+    sampled = []
+    monkeypatch.setattr(
+        "osler.baselines.pairs.attempts",
+        lambda *given: ((row, sampled.extend(found) or found) for row, found in attempts(*given)),
+    )
+    found, run = pairs_of(tiny, tmp_path / "r", by_length, dpo={"samples": 24})
+    outcomes = run.manifest["pairs"]["outcomes"]
+    assert sum(outcomes.values()) == 24 * len(ROWS) == len(sampled)
+    assert outcomes["inexact"] > 0, "the tiny model samples some: else this test could not fail"
+    ids = [tuple(one.ids) for one in sampled]
+    for text in (text for one in found for text in (one.chosen, one.rejected)):
+        assert tuple(tiny.processor.tokenizer(text)["input_ids"]) in ids
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from contextlib import nullcontext
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -190,6 +191,14 @@ def test_passthrough_cannot_change_the_objective(checkpoint, tmp_path, field, sa
     changed = recipe(checkpoint).model_copy(update={"trl": field})
     with pytest.raises(RecipeError, match=says):
         grpo_config(changed, load_policy(checkpoint), tmp_path)
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is there")
+def test_a_package_that_trl_misses_is_one_clear_refusal(checkpoint, tmp_path):
+    asked = recipe(checkpoint).model_copy(update={"trl": {"use_vllm": True}})
+    run = Run.create(tmp_path / "run", "train")
+    with pytest.raises(RecipeError, match=r"TRL refuses these settings: .*vLLM"):
+        train_grpo(asked, load_policy(checkpoint, dtype="float32"), ROWS, STRATEGIES["think"], grader("text"), run)
 
 
 def test_sampling_is_at_the_recipes_temperature_and_bans_image_tokens(checkpoint, tmp_path):

@@ -25,7 +25,7 @@ from osler.strategies import Strategy
 from osler.training.tries import attempts
 
 UNPAIRED = {"none_right": "none right and whole", "none_wrong": "none wrong", "unjudged": "none judged",
-            "inexact": "none on one side whose text gives its tokens back"}  # fmt: skip
+            "inexact": "a side with none whose text gives its tokens back"}  # fmt: skip
 """Why a row has no pair, and how that is said."""
 
 
@@ -46,7 +46,8 @@ class Judged:
 class Pair:
     """One training row (`row`, its place) and the completions chosen of it; both None where `unpaired` says why.
 
-    `counts` are its completions by outcome, with those that are not exact as `inexact` instead. `images` are references, `prompt` is the text that was asked behind them.
+    `counts` are its completions by outcome, but those that are not exact, which are `inexact`. `images` are references,
+    `prompt` is the text that was asked behind them.
     """
 
     row: int

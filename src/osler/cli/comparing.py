@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from osler.cli.output import Json, print_json, print_table
+from osler.cli.output import Json, plain, print_json, print_table
 
 if TYPE_CHECKING:
     from osler.comparing.page import Comparison
@@ -40,12 +40,12 @@ def compare(
 
 def _print_strata(comparison: "Comparison") -> None:
     chosen = comparison.selection
-    rows = [[_plain(one.name), f"{one.rows:,} of {chosen.total:,}", str(one.shown)] for one in chosen.strata]
-    print_table(f"Strata by {_plain(chosen.by)}, seed {chosen.seed}", ("stratum", "rows", "shown"), rows)
+    rows = [[plain(one.name), f"{one.rows:,} of {chosen.total:,}", str(one.shown)] for one in chosen.strata]
+    print_table(f"Strata by {plain(chosen.by)}, seed {chosen.seed}", ("stratum", "rows", "shown"), rows)
 
 
 def _print_rows(comparison: "Comparison") -> None:
-    labels = [_plain(model.label) for model in comparison.models]
+    labels = [plain(model.label) for model in comparison.models]
     rows = [
         [
             str(number),
@@ -60,11 +60,4 @@ def _print_rows(comparison: "Comparison") -> None:
 
 
 def _short(text: str) -> str:
-    return _plain(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
-
-
-def _plain(text: str) -> str:
-    """`text` for a terminal: on one line, without control characters, and nothing in it read as rich's markup."""
-    from rich.markup import escape
-
-    return escape("".join(sign if sign.isprintable() else " " for sign in text))
+    return plain(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")

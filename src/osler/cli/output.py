@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 Out = Annotated[Path | None, typer.Option(help="Run folder to make; default runs/NAME-TIMESTAMP.")]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
@@ -46,9 +45,16 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     else:
         console.print(f"\n[italic]{title}[/]" if title else "")
         for row in rows:
-            console.print(f"[bold]{escape(row[0])}[/]")
+            console.print(f"[bold]{row[0]}[/]")
             for column, cell in zip(columns[1:], row[1:], strict=True):
-                console.print(f"  {escape(column)}: {escape(' '.join(cell.split()))}", highlight=False)
+                console.print(f"  {column}: {' '.join(cell.split())}", highlight=False)
+
+
+def plain(text: str) -> str:
+    """`text` for a terminal: on one line, without control characters, and nothing in it read as rich's markup."""
+    from rich.markup import escape
+
+    return escape("".join(sign if sign.isprintable() else " " for sign in text))
 
 
 def _width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:

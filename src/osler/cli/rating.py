@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from osler.cli.output import Json, print_json, print_table
+from osler.cli.output import Json, plain, print_json, print_table
 
 if TYPE_CHECKING:
     from osler.rating.items import Selection
@@ -63,14 +63,14 @@ def rate_import(
 
 
 def _print_selection(selection: "Selection") -> None:
-    rows = [[_plain(one.run), one.verdict, f"{one.rows:,}", f"{one.drawn:,}"] for one in selection.shares]
+    rows = [[plain(one.run), one.verdict, f"{one.rows:,}", f"{one.drawn:,}"] for one in selection.shares]
     print_table(f"{len(selection.items)} items, seed {selection.seed}", ("run", "strict verdict", "rows", "items"), rows)
 
 
 def _print_models(results: "Results") -> None:
     rows = [
         [
-            _plain(one.run),
+            plain(one.run),
             str(one.items),
             str(one.correct),
             str(one.cannot_say["correct"]),
@@ -80,14 +80,14 @@ def _print_models(results: "Results") -> None:
         for one in results.models
     ]
     columns = ("run", "items", "answer correct", "cannot say", "reasoning sound", "cannot say")
-    print_table(f"{results.items} items, raters: {_plain(', '.join(results.raters))}", columns, rows)
+    print_table(f"{results.items} items, raters: {plain(', '.join(results.raters))}", columns, rows)
     typer.echo("n counts ratings; intervals are 95 % by image or patient. Cannot say has no part in a mean or a kappa.")
 
 
 def _print_agreements(results: "Results") -> None:
     rows = [
         [
-            f"{_plain(one.a)} - {_plain(one.b)}",
+            f"{plain(one.a)} - {plain(one.b)}",
             {"correct": "answer correct", "sound": "reasoning sound"}[one.question],
             str(one.kappa),
             str(one.kappa.agreement),
@@ -102,10 +102,3 @@ def _print_agreements(results: "Results") -> None:
             f"{judge}: {left['others']:,} lines are on completions that nobody rated, {left['repeats']:,} are repeats of one "
             "that was judged before; the first counts."
         )
-
-
-def _plain(text: str) -> str:
-    """`text` for a terminal: on one line, without control characters, and nothing in it read as rich's markup."""
-    from rich.markup import escape
-
-    return escape("".join(sign if sign.isprintable() else " " for sign in text))

@@ -219,7 +219,7 @@ def check_finite(logs: dict[str, float], scaled: bool = False) -> None:
     for name in ("loss", "eval_loss") if scaled else ("loss", "grad_norm", "eval_loss"):
         if name in logs and not _finite(logs[name]):
             raise RunError(
-                f"training has diverged ({name} is {logs[name]}). Lower lr, or raise warmup_steps, and train into another folder."
+                f"training has diverged ({name} is {logs[name]}). Lower lr, or raise warmup_steps, and train in another folder."
             )
 
 

@@ -15,7 +15,7 @@ from trl import GRPOConfig
 
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
-from osler.errors import RecipeError
+from osler.errors import RecipeError, RunError
 from osler.grading import grader
 from osler.model.adapters import lora_config
 from osler.model.load import load_policy
@@ -311,6 +311,23 @@ def told(completions, completion_ids, trainer_state, log_metric, log_extra, **co
     log_extra("tokens", [str(len(ids)) for ids in completion_ids])
     assert trainer_state.max_steps == 2
     return [len(ids) / 8 for ids in completion_ids]
+
+
+def unlike(completions, **_):
+    """A user's function whose rewards always differ, so that there is a gradient."""
+    return [float(number) for number in range(len(completions))]
+
+
+def test_a_run_that_diverged_says_so(checkpoint, tmp_path):
+    """After one step of 1e30 there is nothing to sample from."""
+    wild = recipe(checkpoint).model_copy(
+        update={"rewards": Recipe(rewards=[{"name": f"{__name__}:unlike"}]).rewards, "lr": 1e30, "lr_schedule": "constant"}
+    )
+    run = Run.create(tmp_path / "run", "train")
+    with pytest.raises(RunError, match=r"training has diverged .* Lower lr"):
+        train_grpo(wild, load_policy(checkpoint, dtype="float32"), ROWS, STRATEGIES["think"], grader("text"), run)
+    assert not re.search("NaN|Infinity", (run.path / "metrics.jsonl").read_text())
+    assert not (run.path / "adapter").exists()
 
 
 def test_a_users_function_gets_the_same_from_both_engines(checkpoint, tmp_path):

@@ -33,6 +33,7 @@ from osler.rl.trl_trainer import (
     RunCallback,
     build_config,
     check_passthrough,
+    diverged,
     machine_fields,
     rows_of,
     trainer_fields,
@@ -184,11 +185,16 @@ class PartReward:
 
 
 class RecordingTrainer(GRPOTrainer):  # type: ignore[misc]
-    """TRL's trainer, telling what it rolled out; nothing of the algorithm is changed."""
+    """TRL's trainer, telling what it rolled out, and that it diverged; nothing of the algorithm is changed."""
 
     on_rollouts: Callable[[list[float], int], None]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        try:
+            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        except RuntimeError as error:
+            if "probability tensor contains" not in str(error):  # torch's words where it is to draw from what is not finite
+                raise
+            raise diverged("the policy's probabilities are not finite") from error
         self.on_rollouts(output["advantages"].tolist(), self.state.global_step + 1)
         return output

@@ -91,7 +91,7 @@ def unless_refused(kind: Callable[..., Made], **given: Any) -> Made:
     try:
         return kind(**given)
     except REFUSALS as error:
-        raise RecipeError(f"TRL refuses these settings: {str(error).rstrip('.')}.") from error
+        raise RecipeError(f"TRL refuses these settings: {str(error).strip().rstrip('.')}.") from error
 
 
 def check_config(recipe: Recipe, kind: Callable[..., Any], fields: dict[str, Any]) -> None:
@@ -218,9 +218,12 @@ def check_finite(logs: dict[str, float], scaled: bool = False) -> None:
     """
     for name in ("loss", "eval_loss") if scaled else ("loss", "grad_norm", "eval_loss"):
         if name in logs and not _finite(logs[name]):
-            raise RunError(
-                f"training has diverged ({name} is {logs[name]}). Lower lr, or raise warmup_steps, and train in another folder."
-            )
+            raise diverged(f"{name} is {logs[name]}")
+
+
+def diverged(sign: str) -> RunError:
+    """The error of a training that has diverged, as `sign` tells."""
+    return RunError(f"training has diverged ({sign}). Lower lr, or raise warmup_steps, and train in another folder.")
 
 
 def _finite(value: Any) -> bool:

@@ -97,9 +97,10 @@ class Runner:
             check_machine(recipe)
         for entry in entries:
             self._check_entry(entry)
-        tests = [self._test(entry, name) for entry in entries for name in test_specs(self.study, entry)]
+            for name in test_specs(self.study, entry):
+                self._test(entry, name)
         trained = [joined(part.train, part.val) for part in self._splits.values()]
-        everything = {(sample.id, sample.images): sample for sample in joined(*trained, *tests)}
+        everything = {(sample.id, sample.images): sample for sample in joined(*trained, *self._tests.values())}
         verify_images(everything.values())
 
     def _check_entry(self, entry: Entry) -> None:

@@ -404,12 +404,11 @@ def test_tables_fit_eighty_columns(shared_data, monkeypatch):
 
 
 @pytest.mark.parametrize("long", [40, 41])
-def test_a_long_first_column_is_wrapped_and_crowds_nothing_out(monkeypatch, capsys, long):
+def test_a_long_first_column_crowds_nothing_out(monkeypatch, capsys, long):
     monkeypatch.setenv("COLUMNS", "50")
     print_table("", ("why", "train", "test"), [["x" * long, "1234", "567"]])
     printed = capsys.readouterr().out
-    assert ("x" * 40 in printed) == (long == 40)
-    assert long == 40 or all(number in printed for number in ("1234", "567"))
+    assert all(text in printed for text in ("x" * long, "1234", "567"))
 
 
 def test_debiasing_prints_its_numbers_on_eighty_columns(manifest, tmp_path, monkeypatch):

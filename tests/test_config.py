@@ -286,7 +286,8 @@ def test_numbers_that_yaml_takes_for_text_are_numbers(recipe_file):
     [
         ("first.init=stage:second", "stage first: stage:second is no earlier stage; there are none"),
         ("second.init=stage:second", "stage second: stage:second is no earlier stage; there are ['first']"),
-        ("second.sft.max_seconds=stage:frist", "stage second: stage:frist is no earlier stage"),
+        ("first.sft.max_seconds=stage:frist", "stage first: stage:frist is no earlier stage"),
+        ("second.sft.max_seconds=stage:first", "stage second: sft.max_seconds does nothing for method=grpo"),
         ("second.strategy=thnk", "Did you mean 'think'"),
         ("second.data.train=jsonl:/no/such/file.jsonl", "/no/such/file.jsonl"),
         ("second.data.train={name: phantoms, train: 0, val: 0, test: 1}", "no training rows"),

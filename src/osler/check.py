@@ -116,7 +116,10 @@ def check_stages(chain: Chain) -> None:
     """Errors: RecipeError for a stage that `check` refuses, or that needs one that does not come before it."""
     earlier: list[str] = []
     for name, recipe in chain.stages.items():
-        check(recipe)
+        try:
+            check(recipe)
+        except RecipeError as error:
+            raise RecipeError(f"stage {name}: {error}") from error
         start = STAGE.fullmatch(recipe.init or "")
         sighted = start and start["name"] in earlier and not chain.stages[start["name"]].controls.blind_twin
         if recipe.controls.blind_twin and start and sighted:

@@ -85,8 +85,8 @@ class StudySettings(Settings):
     notes: tuple[str, ...] = Field((), description="What a reader of the table must know.")
     scale: Scale = "tiny"
     seeds: tuple[int, ...] = Field((0,), min_length=1)
-    set: dict[str, Any] = Field(default_factory=dict, description="Settings of every row.")
     scales: dict[Scale, dict[str, Any]] = Field(default_factory=dict, description="Settings of every row at that scale.")
+    set: dict[str, Any] = Field(default_factory=dict, description="Settings of every row, over those of the scale.")
     tests: dict[str, Spec] = Field(
         default_factory=dict, description="Test rows by name; empty: those of the recipes. The first is the main one."
     )

@@ -6,7 +6,6 @@ interactive heat map of the report is `osler.charts`'.
 """
 
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from osler.differences import Difference, MatrixDifference
 from osler.errors import RunError
 from osler.matrix import Matrix
+from osler.runs import write_named
 from osler.stats import Estimate
 from osler.summary import SMALL, Cell
 
@@ -90,7 +90,7 @@ def write_grid(grid: Grid, file: Path) -> Path:
     form = file.suffix.lower().removeprefix(".")
     if form not in ("svg", "png"):
         raise RunError(f"{file}: a heat map is written as .svg or .png. Name a file that ends so.")
-    return _written(file, _drawn(grid, form))
+    return write_named(file, _drawn(grid, form))
 
 
 def grid_of(built: Matrix | MatrixDifference) -> Grid:
@@ -306,17 +306,3 @@ def ink_on(colour: Iterable[float]) -> str:
     """Black or white, whichever stands out more from `colour` (0..1): at least 4.5 to 1 (WCAG 2's relative luminance)."""
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour)
     return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#ffffff"
-
-
-def _written(file: Path, picture: bytes) -> Path:
-    """`file`, holding `picture`. Errors: RunError where it cannot be written."""
-    if file.is_dir():
-        raise RunError(f"{file} is a folder. Name the file to write.")
-    part = file.with_suffix(file.suffix + ".part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(picture)
-        os.replace(part, file)
-    except OSError as error:
-        raise RunError(f"{file} cannot be written ({error}). Name another file.") from error
-    return file

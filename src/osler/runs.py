@@ -143,20 +143,20 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` to `path` whole or not at all."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path` whole or not at all."""
     part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text, encoding="utf-8", newline="\n")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(part, path)
 
 
-def write_named(file: Path, text: str) -> Path:
-    """`file`, which a user named, holding `text` whole. Errors: RunError where it cannot be written."""
+def write_named(file: Path, content: str | bytes) -> Path:
+    """`file`, which a user named, holding `content` whole. Errors: RunError where it cannot be written."""
     if file.is_dir():
         raise RunError(f"{file} is a folder. Name the file to write.")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, text)
+        write_whole(file, content)
     except OSError as error:
         raise RunError(f"{file} cannot be written ({error}). Name another file.") from error
     return file

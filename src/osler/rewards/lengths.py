@@ -45,11 +45,8 @@ def length_linear(
     wrong_long: Value = -0.5,
 ) -> float | None:
     """A value on the line from the `_short` value at no token to the `_long` one at L and beyond. None where unjudged."""
-    share, correct = _share(answered, max_tokens), _correct(answered)
-    if share is None or correct is None:
-        return None
-    short, long = (correct_short, correct_long) if correct else (wrong_short, wrong_long)
-    return short + (long - short) * share
+    share = _share(answered, max_tokens)
+    return _between(answered, share, (correct_short, correct_long), (wrong_short, wrong_long))
 
 
 def length_cosine(
@@ -62,16 +59,23 @@ def length_cosine(
     wrong_long: Value = -0.5,
 ) -> float | None:
     """As `length_linear`, along long + (short - long) (1 + cos(pi |o|/L)) / 2; the default values are TRL's."""
-    share, correct = _share(answered, max_tokens), _correct(answered)
-    if share is None or correct is None:
-        return None
-    short, long = (correct_short, correct_long) if correct else (wrong_short, wrong_long)
-    return long + (short - long) * (1 + math.cos(math.pi * share)) / 2
+    share = _share(answered, max_tokens)
+    way = None if share is None else (1 - math.cos(math.pi * share)) / 2
+    return _between(answered, way, (correct_short, correct_long), (wrong_short, wrong_long))
 
 
 def repetition(answered: Answered, *, n: Count = 3) -> float:
     """Minus the share of n-grams of words that the completion has said before, -1 to 0 (osler.overlap.repetition)."""
     return -overlap.repetition(answered.completion.text, n)
+
+
+def _between(answered: Answered, way: float | None, right: tuple[float, float], wrong: tuple[float, float]) -> float | None:
+    """The value `way` (0 to 1) from the first to the second of a pair: `right` for a correct completion, else `wrong`."""
+    correct = _correct(answered)
+    if way is None or correct is None:
+        return None
+    short, long = right if correct else wrong
+    return short + (long - short) * way
 
 
 def _share(answered: Answered, max_tokens: int) -> float | None:

@@ -112,9 +112,27 @@ class RolloutSettings(Settings):
     resample: int = Field(
         0, ge=0, description="Packed engine: how often a group without spread may be drawn anew, from the next rows (DAPO)."
     )
+    min_scored: int = Field(2, ge=2, description="Groups of which fewer completions were scored are dropped, and counted.")
     micro_batch: int | None = Field(
         None, gt=0, description="TRL engine: completions a forward; null: one group. Divides G x prompts."
     )
+
+
+class JudgeSettings(Settings):
+    """Who scores answers and reasoning in training (osler.judging), and how long a step waits for it."""
+
+    model: str = Field(description="openai:URL#NAME, chat:MODEL, causal:MODEL (folders or hub names), or phantoms.")
+    see_images: bool = Field(False, description="Show it the images: a blind judge cannot see a hallucination.")
+    max_tokens: int = Field(300, gt=0)
+    concurrency: int = Field(8, gt=0, description="Requests at a time.")
+    timeout_s: float = Field(60.0, gt=0, description="A request, with no answer by then, has failed.")
+    retries: int = Field(4, ge=0, description="Further tries of a request.")
+    deadline_s: float = Field(300.0, gt=0, description="A step's scores; what has none by then is masked.")
+    max_unscored: float = Field(
+        0.5, ge=0, lt=1, description="Training pauses where the judge leaves more than this share of a step without scores."
+    )
+    pause_s: float = Field(30.0, gt=0, description="Before a paused step asks again; twice as long each time.")
+    patience_s: float = Field(1800.0, ge=0, description="All pauses of a step; then the run stops, to be resumed.")
 
 
 class ControlSettings(Settings):
@@ -190,8 +208,13 @@ class Recipe(Settings):
     wording: Literal["same", "medr1"] = Field(
         "same", description="medr1: one instruction in training and a shorter one in evaluation, as Med-R1's differ."
     )
+    infer_prompt: Literal["plain", "reasoning", "dynamic"] | None = Field(
+        None, description="The prompt in evaluation (osler.prompting); null: as in training, and reasoning after diverse."
+    )
     answer_form: Literal["letter", "text"] = "letter"
     rewards: tuple[RewardSettings, ...] = Field((RewardSettings(name="accuracy"), RewardSettings(name="format")), min_length=1)
+    judge: JudgeSettings | None = Field(None, description="Needed by the rewards that a judge gives.")
+    embedder: str | None = Field(None, description="A sentence-transformers model, folder or hub name, for similarities.")
     objective: ObjectiveSettings = ObjectiveSettings()
     lora: LoraSettings = LoraSettings()
     full: bool = Field(False, description="Train all weights of the language model instead of a LoRA; masters are float32.")
@@ -228,7 +251,7 @@ class Recipe(Settings):
         return {key: float(v) if isinstance(v, str) and _FLOAT.fullmatch(v) else v for key, v in value.items()}
 
 
-ASKING = ("eval_max_tokens", "eval_batch_size", "controls", "threads")
+ASKING = ("eval_max_tokens", "eval_batch_size", "infer_prompt", "controls", "threads")
 """Settings that decide how a model is asked, or how fast it is trained, and not what it learns."""
 
 

@@ -4,6 +4,7 @@
     ├── DataError           a file, a row or an image of the user's data
     ├── RecipeError         a recipe, an override or a combination of settings
     ├── ModelError          a checkpoint, an adapter, a processor or an endpoint
+    │   └── JudgeError      a judge that stays away, or is of no use, while a run trains on its scores
     └── RunError            a run folder, or a reward while it trains
 
 A message says where (file and row), what is wrong, and what to do about it.
@@ -34,6 +35,10 @@ class RecipeError(OslerError):
 
 class ModelError(OslerError):
     """A checkpoint, an adapter, a processor or an endpoint cannot be used."""
+
+
+class JudgeError(ModelError):
+    """A judge gives no scores to train on; the run can be resumed."""
 
 
 class RunError(OslerError):

@@ -596,7 +596,7 @@ def test_what_cannot_be_judged_is_an_error(run, tmp_path):
         assess(tmp_path, "openai:http://localhost:1/v1#a")
     with pytest.raises(RunError, match=r"no records\.jsonl.*osler eval"):
         assess(run(name="empty"), "openai:http://localhost:1/v1#a")
-    with pytest.raises(RecipeError, match="names no endpoint"):
+    with pytest.raises(RecipeError, match=r"unknown kind of judge 'gpt-4o'\..* Write openai:URL#NAME, chat:MODEL"):
         assess(run(name="x"), "gpt-4o")
     with pytest.raises(RecipeError, match="the same judge"):
         assess(run(name="y"), "openai:http://localhost:1/v1#a", "openai:http://localhost:1/v1/#a")

@@ -111,6 +111,16 @@ def recipe_of(model: str) -> Recipe | None:
     return Recipe.model_validate(_run_of(model).manifest["recipe"]) if model.startswith("run:") else None
 
 
+def judges_of(model: str) -> list[str]:
+    """The judges on whose scores `model`, or a run that it goes back to, was trained; none of a model that osler did not."""
+    if not model.startswith("run:"):
+        return []
+    run = _run_of(model)
+    recipes = [_run_of(one["model"]).manifest["recipe"] for one in run.manifest["start"] if one["model"].startswith("run:")]
+    judges = [(recipe.get("judge") or {}).get("model") for recipe in (*recipes, run.manifest["recipe"])]
+    return list(dict.fromkeys(filter(None, judges)))
+
+
 def _file_hash(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What `osler judge` does: one or two judges over the records of a run, and the summary in judge.json."""
+"""What `osler judge` does: judges and measures of texts over the records of a run, and the summary in judge.json."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -6,41 +6,48 @@ from pathlib import Path
 from typing import Any
 
 from osler.errors import RecipeError
-from osler.judging.client import Judge, Settings
+from osler.judging.client import Settings
+from osler.judging.judges import Spec, judge_of, parse_judge
 from osler.judging.prompts import VERSION
 from osler.judging.replies import Judgement
 from osler.judging.stored import judge_records, records_of
 from osler.judging.summaries import agreed_of, judged_of
-from osler.model.endpoint import Endpoint, parse_endpoint
+from osler.judging.texts import texts_by
+from osler.judging.trained import trained_with
 from osler.runs import Run, write_json
 from osler.schema import Record
 
 
 def assess(
     path: Path,
-    judge: str,
+    judge: str | None,
     second: str | None = None,
     repeat: int = 1,
     rows: int | None = None,
     see_images: bool = False,
     max_seconds: float | None = None,
     out: Path | None = None,
+    embedder: str | None = None,
+    bertscore: str | None = None,
 ) -> dict[str, Any]:
-    """The summary of what `judge` (and `second`), each an `openai:URL#NAME`, say of the evaluation at `path`.
+    """The summary of what `judge` (and `second`), each a spec of `osler.judging.judges`, say of the evaluation at `path`.
 
-    `judge` is asked `repeat` times, `second` once. Files go to the run, or to the folder `out`. Errors: RunError, RecipeError;
-    ModelError where a judge is not fit for use before the first record is sent.
+    `judge` is asked `repeat` times, `second` once. Beside what they say stand the measures of texts (osler.judging.texts), by
+    the models `embedder` and `bertscore` where they are named. Files go to the run, or to the folder `out`.
+    Errors: RunError, RecipeError; ModelError where a judge or a model is not fit for use before the first record is sent.
     """
-    endpoints = _endpoints(judge, second)
+    specs = _specs(judge, second)
     run = Run.open(path, kind="eval")
     records, total = records_of(run, rows)
     folder = out or run.path
+    texts = texts_by(records, embedder, bertscore)
     with ExitStack() as stack:
         settings = Settings(see_images=see_images)
-        judges = [stack.enter_context(Judge(endpoint, settings)) for endpoint in endpoints]
-        askings = [(judges[0], number) for number in range(repeat)] + [(one, 0) for one in judges[1:]]
-        judged = judge_records(run.name, records, askings, folder, max_seconds)
-        asked = {str(one.endpoint): {"json_schema": one.by_schema, **settings.to_json()} for one in judges}
+        judges = [stack.enter_context(judge_of(str(spec), settings)) for spec in specs]
+        askings = [(one, number) for one in judges[:1] for number in range(repeat)] + [(one, 0) for one in judges[1:]]
+        judged = judge_records(run.name, records, askings, folder, max_seconds) if judges else []
+        asked = {one.name: one.asked() for one in judges}
+    flag = trained_with(run, list(map(str, specs)))
     summary = {
         "run": str(run.path),
         "folder": str(folder),
@@ -48,25 +55,29 @@ def assess(
         "rows_of_run": total,
         "prompt_version": VERSION,
         "asked": asked,
-        **_summary(records, list(map(str, endpoints)), judged[:repeat], judged[repeat:]),
+        "texts": texts.to_json(),
+        "trained_with": flag.to_json() if flag else None,
+        **_summary(records, list(map(str, specs)), judged[:repeat], judged[repeat:]),
     }
     write_json(folder / "judge.json", summary)
     return summary
 
 
-def _endpoints(judge: str, second: str | None) -> list[Endpoint]:
-    """Errors: RecipeError where a spec names no endpoint, or both name the same."""
-    endpoints = [parse_endpoint(spec) for spec in (judge, second) if spec is not None]
-    if len(set(endpoints)) < len(endpoints):
+def _specs(judge: str | None, second: str | None) -> list[Spec]:
+    """Errors: RecipeError where a spec names no judge, or both name the same."""
+    if second and not judge:
+        raise RecipeError("--second is another judge beside --judge, and none is named there. Name it with --judge.")
+    specs = [parse_judge(spec) for spec in (judge, second) if spec is not None]
+    if len(set(specs)) < len(specs):
         raise RecipeError("--second names the same judge as --judge. Name another, or ask this one again with --repeat 2.")
-    return endpoints
+    return specs
 
 
 def _summary(
     records: Sequence[Record], names: Sequence[str], first: Sequence[Sequence[Judgement]], second: Sequence[Sequence[Judgement]]
 ) -> dict[str, Any]:
     """The numbers; each judge's are those of its first asking, but `unjudged` counts all lines without scores."""
-    judged = [judged_of(name, records, one) for name, one in zip(names, (first[0], *second), strict=True)]
+    judged = [judged_of(name, records, one) for name, one in zip(names, (*first[:1], *second), strict=True)]
     between = agreed_of(records, first[0], second[0]) if second else {}
     retests = [agreed_of(records, first[0], again) for again in first[1:]]
     return {

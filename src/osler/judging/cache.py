@@ -1,6 +1,7 @@
 """Scores that judges gave, on disk, so that none is paid for twice: OSLER_CACHE/judge/scores.sqlite.
 
-A key stands for everything that the scores depend on (`osler.judging.client.Judge.key`). Only scores are kept, never failures.
+A key stands for everything that the scores depend on, the kind of judge first: a server's and a chat model's are a `Reply`, a
+causal model's `Odds`, and neither is read as the other. Only scores are kept, never failures.
 Several processes may read and write at the same time.
 """
 
@@ -10,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from osler.errors import ModelError
-from osler.judging.replies import Reply, read_reply
+from osler.judging.replies import Odds, Reply, read_odds, read_reply
 
 WAIT_S = 30.0
 """How long a process waits for another that writes."""
@@ -29,15 +30,22 @@ class ScoreCache:
         self.file = (folder or scores_folder()) / "scores.sqlite"
 
     def find(self, key: str) -> Reply | None:
-        """The scores under `key`, None where there are none."""
-        if not self.file.exists():
-            return None
-        rows = self._execute("SELECT reply FROM scores WHERE key = ?", key)
-        return read_reply(rows[0][0]) if rows else None
+        """The reply under `key`, None where there is none."""
+        text = self._text(key)
+        return None if text is None else read_reply(text)
 
-    def keep(self, key: str, reply: Reply) -> None:
-        """Keep `reply` under `key`."""
-        self._execute("INSERT OR REPLACE INTO scores VALUES (?, ?)", key, reply.model_dump_json())
+    def find_odds(self, key: str) -> Odds | None:
+        """The probabilities under `key`, None where there are none."""
+        text = self._text(key)
+        return None if text is None else read_odds(text)
+
+    def keep(self, key: str, scores: Reply | Odds) -> None:
+        """Keep `scores` under `key`."""
+        self._execute("INSERT OR REPLACE INTO scores VALUES (?, ?)", key, scores.model_dump_json())
+
+    def _text(self, key: str) -> str | None:
+        rows = self._execute("SELECT reply FROM scores WHERE key = ?", key) if self.file.exists() else []
+        return rows[0][0] if rows else None
 
     def _execute(self, command: str, *values: str) -> list[tuple[str]]:
         try:

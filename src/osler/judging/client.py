@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from hashlib import sha256
+from functools import partial
 from typing import Any
 
 from anyio.from_thread import BlockingPortal
@@ -20,11 +19,13 @@ from openai import APIStatusError, APITimeoutError, AsyncOpenAI, OpenAIError
 
 from osler.errors import ModelError
 from osler.judging import prompts
+from osler.judging.asking import Waiting, facts_of, in_order, key_of, once_each
 from osler.judging.breaker import Breaker
 from osler.judging.cache import ScoreCache
 from osler.judging.prompts import Item
 from osler.judging.replies import DOWN, RESPONSE_FORMAT, Judgement, Reply, judgement_of, read_reply, scored, unscored
 from osler.model.endpoint import (
+    ENDPOINT,
     Endpoint,
     api_key,
     check_with,
@@ -47,7 +48,10 @@ _PROBE = Item("Is ice cold?", ("yes",), "yes", "Ice is frozen water, so it is co
 
 @dataclass(frozen=True)
 class Settings:
-    """How a judge is asked. All but the last three change the scores, and so belong to their key."""
+    """How a judge is asked. All but the last three change the scores, and so belong to their key.
+
+    A local judge is asked greedily and in batches of its own: `temperature` must be 0, and it needs the first two alone.
+    """
 
     see_images: bool = False
     max_tokens: int = 300
@@ -93,16 +97,25 @@ class Judge:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
+    @property
+    def name(self) -> str:
+        """The spec: `openai:URL#NAME`."""
+        return f"{ENDPOINT}{self.endpoint.url}#{self.endpoint.name}"
+
+    def asked(self) -> dict[str, Any]:
+        """How it is asked: whether by schema (None before `check`), and the settings."""
+        return {"json_schema": self.by_schema, **self.settings.to_json()}
+
     def key(self, item: Item, repeat: int = 0) -> str:
         """64 hexadecimal digits that stand for all that the scores of `item` depend on. Errors: DataError for its images."""
         asked, sees = self.settings, self.settings.see_images
         facts = {
             "judge": [self.endpoint.url, self.endpoint.name],
             "prompt": [prompts.VERSION, prompts.LONGEST, prompts.rules(sees)],
-            "item": {**item.to_json(), "images": [_digest(one) for one in item.images] if sees else []},
+            "item": facts_of(item, sees),
             "asked": [asked.max_tokens, asked.temperature, asked.seed, repeat],
         }
-        return sha256(json.dumps(facts).encode()).hexdigest()
+        return key_of(facts)
 
     def kept(self, item: Item, key: str) -> Judgement | None:
         """The judgement of `item` that the cache holds under its `key`, None where it holds none."""
@@ -118,8 +131,7 @@ class Judge:
 
     def score(self, items: Sequence[Item], max_seconds: float | None = None, repeat: int = 0) -> list[Judgement]:
         """The judgement of each of `items`, in order. Errors: as `as_scored`."""
-        found = dict(self.as_scored(items, max_seconds, repeat))
-        return [found[place] for place in range(len(items))]
+        return in_order(self.as_scored(items, max_seconds, repeat))
 
     def as_scored(
         self, items: Sequence[Item], max_seconds: float | None = None, repeat: int = 0
@@ -131,22 +143,10 @@ class Judge:
         Errors: ModelError where the server is not fit for use from the start; DataError where an image cannot be opened.
         """
         ends = None if max_seconds is None else time.monotonic() + max_seconds
-        places: dict[str, list[int]] = {}
-        for place, item in enumerate(items):
-            places.setdefault(self.key(item, repeat), []).append(place)
-        waiting = {}
-        for key, same in places.items():
-            if found := self.kept(items[same[0]], key):
-                yield from ((place, found) for place in same)
-            else:
-                waiting[key] = items[same[0]]
-        for key, judgement in self._asked(waiting, ends, repeat):
-            yield places[key][0], judgement
-            yield from ((place, _again(judgement)) for place in places[key][1:])
+        keys = [self.key(item, repeat) for item in items]
+        yield from once_each(items, keys, self.kept, partial(self._asked, ends, repeat))
 
-    def _asked(self, waiting: dict[str, Item], ends: float | None, repeat: int) -> Iterator[tuple[str, Judgement]]:
-        if not waiting:
-            return
+    def _asked(self, ends: float | None, repeat: int, waiting: Waiting) -> Iterator[tuple[str, Judgement]]:
         self.check()
         self._breaker.rearm()
         tasks = {self._portal.start_task_soon(self._judge, item, key, repeat): key for key, item in waiting.items()}
@@ -223,11 +223,6 @@ def _until(tasks: dict["Future[Any]", str], ends: float | None) -> Iterator["Fut
         return
 
 
-def _again(judgement: Judgement) -> Judgement:
-    """`judgement` for an equal item: nothing more was spent on it."""
-    return replace(judgement, cached=judgement.unscored is None, seconds=None, tokens_in=None, tokens_out=None)
-
-
 def _reason(error: OpenAIError) -> tuple[str, str]:
     """Why there are no scores, and the failure in a word: none of the server's own, which may hold the key."""
     if isinstance(error, APIStatusError):
@@ -247,9 +242,3 @@ def _tell(text: str) -> None:
 
 def _since(started: float) -> float:
     return round(time.perf_counter() - started, 4)
-
-
-@lru_cache(maxsize=65536)
-def _digest(reference: str) -> str:
-    """A hash of the image as it is sent. Errors: DataError."""
-    return sha256(opened_url(reference, None).encode()).hexdigest()

@@ -12,7 +12,7 @@ from hashlib import sha256
 from itertools import count
 from typing import Any
 
-from osler.schema import LETTERS, Record
+from osler.schema import LETTERS, Parsed, Record, Sample
 from osler.strategies import thought_in
 
 VERSION = "1"
@@ -59,9 +59,13 @@ class Item:
 
     @property
     def shortened(self) -> bool:
-        """Whether a text of it is longer than the judge is shown."""
+        """Whether a text of it is longer than a judge is shown; one that reads less shortens more."""
+        return self.exceeds(LONGEST)
+
+    def exceeds(self, longest: int) -> bool:
+        """Whether a text of it has more than `longest` characters."""
         texts = (self.question, *self.golds, *self.options, self.answer, self.thought, self.rationale)
-        return any(len(text) > LONGEST for text in texts if text)
+        return any(len(text) > longest for text in texts if text)
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
@@ -69,14 +73,18 @@ class Item:
 
 
 def item_of(record: Record) -> Item:
-    """What is judged of `record`: its strict answer or else its lenient one, and its thought, closed or not."""
-    sample, parsed = record.sample, record.parsed
+    """What is judged of `record`."""
+    return item_for(record.sample, record.parsed, record.completion)
+
+
+def item_for(sample: Sample, parsed: Parsed, completion: str) -> Item:
+    """What is judged of a `completion`: its strict answer or else its lenient one, and its thought, closed or not."""
     letter = f"{sample.gold_letter}. " if sample.gold_letter else ""
     return Item(
         question=sample.question,
         golds=tuple(letter + gold for gold in sample.golds),
         answer=parsed.lenient if parsed.answer is None else parsed.answer,
-        thought=parsed.thought or thought_in(record.completion) or None,
+        thought=parsed.thought or thought_in(completion) or None,
         options=sample.options,
         rationale=sample.rationale,
         images=sample.images,
@@ -88,9 +96,12 @@ def rules(sees_images: bool) -> str:
     return f"{_RULES}\n\n{_SIGHT[sees_images]}"
 
 
-def request_text(item: Item, key: str) -> str:
-    """The message about `item`; `key` is what its code word is derived from, so that the same request is the same text."""
-    data = "\n".join(_fields(item))
+def request_text(item: Item, key: str, longest: int = LONGEST) -> str:
+    """The message about `item`; `key` is what its code word is derived from, so that the same request is the same text.
+
+    Of a text of more than `longest` characters the middle is left out.
+    """
+    data = "\n".join(fields(item, longest))
     word = code_word(key, data)
     return f"The code word is {word}.\n\nBEGIN {word}\n{data}\nEND {word}\n\nGrade the data above. Reply with the JSON object."
 
@@ -118,19 +129,19 @@ def _escaped(sign: str) -> str:
     return f"\\u{ord(sign):04x}" if ord(sign) < 0x10000 else json.dumps(sign)[1:-1]
 
 
-def _fields(item: Item) -> list[str]:
-    """The lines of the data."""
+def fields(item: Item, longest: int = LONGEST) -> list[str]:
+    """The lines of the data, one for each text of `item`, with at most `longest` characters of it."""
     options = [(f"option {letter}", option) for letter, option in zip(LETTERS, item.options, strict=False)]
     golds = [("reference answer", gold) for gold in item.golds]
     rest = [("reference reasoning", item.rationale), ("model's reasoning", item.thought), ("model's answer", item.answer)]
-    return [_field(name, text) for name, text in (("question", item.question), *options, *golds, *rest)]
+    return [_field(name, text, longest) for name, text in (("question", item.question), *options, *golds, *rest)]
 
 
-def _field(name: str, text: str | None) -> str:
+def _field(name: str, text: str | None, longest: int) -> str:
     if text is None:
         return f"{name}: none"
-    left_out = len(text) - LONGEST
+    left_out = len(text) - longest
     if left_out <= 0:
         return f"{name}: {quoted(text)}"
-    half = LONGEST // 2
+    half = longest // 2
     return f"{name}, {left_out} characters of its middle left out: {quoted(text[:half])} {quoted(text[-half:])}"

@@ -2,10 +2,10 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from osler.judging.prompts import Item
 from osler.schema import Completion
@@ -19,6 +19,10 @@ REASONS = {
     "failed": "no answer after all tries",
     "down": "not asked: too many failures in a row",
     "deadline": "not asked, or not answered, in time",
+    "too_long": "the item is longer than the model reads, even with the middle of each text left out",
+    "no_number": "the model's probabilities are no finite numbers",
+    "no_phantom": "the image is not drawn, so nobody here knows what it shows",
+    "no_finding": "no reference answer is a finding that could be looked for in the reasoning",
 }
 """Why an item has no scores."""
 
@@ -45,12 +49,23 @@ RESPONSE_FORMAT = {
 """`Reply` as a server is asked for it."""
 
 
+class Odds(BaseModel):
+    """What a causal judge says: the probabilities of yes, of yes and no; `p_sound` is None where it was not asked."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    p_correct: float = Field(ge=0, le=1)
+    p_sound: float | None = Field(ge=0, le=1)
+
+
 @dataclass(frozen=True)
 class Judgement:
     """The scores of one item, 0 or 1; None where there is none: both (`unscored` says why), or `sound` of no thought.
 
-    `detail` is what a failure was (`HTTP 500`). `seconds` and the tokens are those of this request, with its further tries;
-    None where none was made (`cached`, or not asked) and where the server does not count.
+    `detail` is what a failure was (`HTTP 500`). `seconds` and the tokens are those of this request, with its further tries, or
+    an even share of its batch; None where none was made (`cached`, or not asked) and where the server does not count.
+    `p_correct` and `p_sound` are the probabilities behind the scores of a causal judge, and None of others. `shortened` says
+    that the judge was not shown all of the item.
     """
 
     correct: int | None
@@ -62,6 +77,9 @@ class Judgement:
     tokens_in: int | None = None
     tokens_out: int | None = None
     cached: bool = False
+    p_correct: float | None = None
+    p_sound: float | None = None
+    shortened: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
@@ -75,7 +93,14 @@ def unscored(reason: str, detail: str | None = None, seconds: float | None = Non
 
 def scored(item: Item, reply: Reply) -> Judgement:
     """The judgement of `item` by `reply`; an item without a thought has no `sound`."""
-    return Judgement(reply.correct, reply.sound if item.thought else None, reply.why)
+    return Judgement(reply.correct, reply.sound if item.thought else None, reply.why, shortened=item.shortened)
+
+
+def weighed(item: Item, odds: Odds) -> Judgement:
+    """The judgement of `item` by `odds`: 1 where yes is at least as likely as no."""
+    sound = None if odds.p_sound is None else int(odds.p_sound >= 0.5)
+    found = Judgement(int(odds.p_correct >= 0.5), sound, None, p_correct=odds.p_correct, p_sound=odds.p_sound)
+    return replace(found, shortened=item.shortened)
 
 
 def judgement_of(item: Item, said: Completion, reply: Reply | None) -> Judgement:
@@ -102,6 +127,14 @@ def read_reply(text: str) -> Reply | None:
         return None
     exact = all(type(value) is int for name, value in pairs if name != "why")
     return reply if exact and len(pairs) == len(Reply.model_fields) else None
+
+
+def read_odds(text: str) -> Odds | None:
+    """The probabilities in `text`, which `Odds` wrote; None for everything else."""
+    try:
+        return Odds.model_validate_json(text)
+    except ValueError:
+        return None
 
 
 def is_echo(text: str, *judged: str | None) -> bool:

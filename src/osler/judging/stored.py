@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from osler.errors import RunError
-from osler.judging.client import Judge
+from osler.judging.judges import Judging
 from osler.judging.prompts import item_of
 from osler.judging.replies import Judgement
 from osler.progress import bar
@@ -23,7 +23,7 @@ from osler.summary import read_records
 FILE = "judged"
 """The name of the file of lines, without its ending."""
 
-Asking = tuple[Judge, int]
+Asking = tuple[Judging, int]
 """A judge, and the number of the time that it is asked about the same records."""
 
 
@@ -105,23 +105,23 @@ class Lines:
 class _Rows:
     """One asking of all records: their places, keys and items."""
 
-    def __init__(self, run: str, records: Sequence[Record], judge: Judge, repeat: int, lines: Lines) -> None:
+    def __init__(self, run: str, records: Sequence[Record], judge: Judging, repeat: int, lines: Lines) -> None:
         self._judge, self._repeat, self._lines = judge, repeat, lines
         items = [item_of(record) for record in records]
         self._asked = [(item, judge.key(item, repeat)) for item in items]
-        self.places: list[Place] = [(run, record.sample.id, str(judge.endpoint), repeat) for record in records]
+        self.places: list[Place] = [(run, record.sample.id, judge.name, repeat) for record in records]
         together = list(zip(self.places, self._asked, strict=True))
         self._waiting = [(place, key, item) for place, (item, key) in together if lines.lacks(place, key)]
 
     def check(self) -> None:
-        """Check the server where it will be asked. Errors: ModelError."""
+        """Check the judge where it will be asked. Errors: ModelError."""
         if any(self._judge.kept(item, key) is None for _, key, item in self._waiting):
             self._judge.check()
 
     def ask(self, max_seconds: float | None) -> None:
         """Add a line for all that have no scores yet."""
         items = [item for _, _, item in self._waiting]
-        with bar(f"Judge, time {self._repeat + 1}: {self._judge.endpoint.name}", len(items)) as tick:
+        with bar(f"{self._judge.name}, time {self._repeat + 1}", len(items)) as tick:
             for number, judgement in self._judge.as_scored(items, max_seconds, self._repeat):
                 place, key, _ = self._waiting[number]
                 self._lines.add(place, key, judgement)

@@ -12,6 +12,7 @@ from osler.judging.prompts import item_of
 from osler.judging.replies import Judgement
 from osler.judging.slopes import logistic_slope
 from osler.judging.tables import Agreed, Crossed, agreed, crossed
+from osler.judging.texts import lines_of_texts
 from osler.looking import right
 from osler.schema import Record
 from osler.stats import Estimate, proportion
@@ -86,7 +87,7 @@ def judged_of(judge: str, records: Sequence[Record], judgements: Sequence[Judgem
         reasoning=proportion([sound for _, _, sound in thought], _clusters(thought)),
         unscored=dict(Counter(one.unscored for one in judgements if one.unscored).most_common()),
         no_thought=len(scored) - len(thought),
-        shortened=sum(item_of(record).shortened for record in records),
+        shortened=sum(one.shortened or item_of(record).shortened for record, one in pairs),
         by_judge=crossed([one.correct or 0 for _, one, _ in thought], [sound for _, _, sound in thought], _clusters(thought)),
         by_grader=crossed([yes for _, yes, _ in graded_thought], [s for _, _, s in graded_thought], _clusters(graded_thought)),
         grader=agreed([score for _, _, score in graded], [yes for _, yes, _ in graded], _clusters(graded)),
@@ -109,12 +110,25 @@ def agreed_of(records: Sequence[Record], first: Sequence[Judgement], second: Seq
 
 def lines_of(summary: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     """The summary in judge.json as lines of text under their titles."""
-    parts = {one["judge"]: list(_judged(one)) for one in summary["judges"]}
+    parts = {_title(one["judge"], summary.get("trained_with")): list(_judged(one)) for one in summary["judges"]}
     if summary["between"]:
         parts["Between the two judges"] = list(_agreed(summary["between"]))
     for number, retest in enumerate(summary["retests"], 2):
         parts[f"The first judge, asked the first time and time {number}"] = list(_agreed(retest))
+    if texts := summary.get("texts"):
+        parts[f"Texts: {texts['rows']} records, without a judge"] = list(lines_of_texts(texts))
     return parts
+
+
+def _title(judge: str, trained_with: Mapping[str, Any] | None) -> str:
+    """The name of `judge`, with a warning where it is the one whose scores the model was trained on, or that is not known."""
+    if trained_with is None:
+        return judge
+    if trained_with["same"] is None:
+        return f"{judge} (whether the model was trained on its scores is not known: {trained_with['why']})"
+    if judge in trained_with["same_as"]:
+        return f"{judge} (TRAINED ON: the model learned to please this judge, so these are no independent scores)"
+    return judge
 
 
 def _judged(one: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

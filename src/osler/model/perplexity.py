@@ -23,6 +23,9 @@ from osler.model.packing import CHUNK_ELEMENTS, log_softmax
 LONGEST = 2048
 """Tokens that are scored in one piece, at most, whatever the model could read."""
 
+SCORING = "controls.perplexity: {name} cannot score text"
+"""How messages begin about a model that is to score text; who needs one for something else hands in words of their own."""
+
 PROBE = 8
 """Tokens that a model is tried with, to see whether it looks ahead."""
 
@@ -83,25 +86,33 @@ def _summed_loss(logits_SV: Tensor, targets_S: Tensor) -> float:
     return total
 
 
-def check_text_model(name: str) -> None:
-    """Errors: ModelError where `name` is no causal text model, told by its config.json and tokenizer alone."""
+def config_of(name: str, purpose: str = SCORING) -> Any:
+    """The configuration of the model called `name`, a folder or a hub name. Errors: ModelError where there is none."""
     if not name or (name.startswith(("/", ".", "~")) and not Path(name).is_dir()):
-        raise _unusable(name or "''", "there is no such folder")
+        raise _unusable(name or "''", "there is no such folder", purpose)
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)  # None would ask on the terminal
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)  # None would ask on the terminal
     except UNREADABLE as error:
-        raise _unusable(name, f"no config.json of it can be read ({reason(error)})") from error
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise _unusable(name, f"it is of type {config.model_type!r}, which transformers loads as no causal text model")
-    _tokenizer(name)
+        raise _unusable(name, f"no config.json of it can be read ({reason(error)})", purpose) from error
 
 
-def load_text_model(name: str, dtype: str = "auto", device: str = "auto") -> TextModel:
-    """The text model called `name`, a folder or a hub name.
+def check_text_model(name: str, purpose: str = SCORING) -> Any:
+    """The tokenizer of the causal text model called `name`. Errors: ModelError where it is none, told by its config.json."""
+    kind = config_of(name, purpose).model_type
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise _unusable(name, f"it is of type {kind!r}, which transformers loads as no causal text model", purpose)
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (*UNREADABLE, ImportError) as error:  # BioGPT's needs sacremoses
+        raise _unusable(name, f"its tokenizer cannot be read ({reason(error)})", purpose) from error
+
+
+def load_text_model(name: str, dtype: str = "auto", device: str = "auto", purpose: str = SCORING) -> TextModel:
+    """The text model called `name`, a folder or a hub name; `purpose` begins the messages.
 
     Errors: ModelError where it is none, a file is absent or damaged, or a weight would be left random.
     """
-    check_text_model(name)
+    tokenizer = check_text_model(name, purpose)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -113,13 +124,14 @@ def load_text_model(name: str, dtype: str = "auto", device: str = "auto") -> Tex
             trust_remote_code=False,
         )
     except UNREADABLE as error:
-        raise _unusable(name, f"its weights cannot be read as safetensors ({reason(error)})") from error
+        raise _unusable(name, f"its weights cannot be read as safetensors ({reason(error)})", purpose) from error
     if lacking := [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]:
-        raise _unusable(name, f"weights that its config.json asks for are missing or of another shape: {some(lacking)}")
+        what = f"weights that its config.json asks for are missing or of another shape: {some(lacking)}"
+        raise _unusable(name, what, purpose)
     model = model.to(device).eval()
     if _looks_ahead(model):
-        raise _unusable(name, "it looks ahead: what it predicts of a token depends on later ones")
-    return TextModel(name, model, _tokenizer(name))
+        raise _unusable(name, "it looks ahead: what it predicts of a token depends on later ones", purpose)
+    return TextModel(name, model, tokenizer)
 
 
 @torch.inference_mode()
@@ -132,14 +144,5 @@ def _looks_ahead(model: Any) -> bool:
     return bool((logits_2SV[0] - logits_2SV[1]).abs().max() > 0.05 * logits_2SV.std())
 
 
-def _tokenizer(name: str) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except UNREADABLE as error:
-        raise _unusable(name, f"its tokenizer cannot be read ({reason(error)})") from error
-
-
-def _unusable(name: str, why: str) -> ModelError:
-    return ModelError(
-        f"controls.perplexity: {name} cannot score text: {why}. Give a causal text model, a folder or a hub name."
-    )
+def _unusable(name: str, why: str, purpose: str) -> ModelError:
+    return ModelError(f"{purpose.format(name=name)}: {why}. Give a causal text model, a folder or a hub name.")

@@ -29,7 +29,8 @@ from typing import Any
 
 from osler.errors import RunError
 
-VERSIONED = ("osler", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pillow", "openai")
+VERSIONED = ("osler", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pillow", "openai",
+            "sentence-transformers")  # fmt: skip
 
 
 class Run:

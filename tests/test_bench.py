@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from osler import memory
 from osler.bench import compare, rounds, worker
 from osler.bench.engines import ForcedEnds, Packed, Phases, Trl
 from osler.bench.limits import Size, decode_bytes, packed_tokens, size_of, update_flops
@@ -471,8 +472,8 @@ def test_parity_fails_where_positions_are_wrong(small, monkeypatch):
 @pytest.mark.parametrize("mark", [True, False], ids=["the kernel's mark", "samples"])
 def test_a_peak_is_seen_though_it_is_gone_at_the_end(mark, monkeypatch):
     if not mark:
-        monkeypatch.setattr(worker, "_reset_mark", lambda: False)
-    with worker._peak("cpu") as found:
+        monkeypatch.setattr(memory, "_reset_mark", lambda: False)
+    with memory.peak_memory("cpu") as found:
         block = bytearray(96 << 20)
         block[:: 1 << 12] = b"x" * len(block[:: 1 << 12])
         if not mark:

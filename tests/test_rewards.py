@@ -297,9 +297,18 @@ def test_one_name_twice_has_two_names_in_the_logs():
     assert (first.name, second.name) == ("ecr", "ecr-2")
 
 
+NEEDY = {
+    "semantic_alignment": ({}, {"judge": {"model": "phantoms"}}),
+    "reasoning_quality": ({"by": "keywords"}, {}),
+    "open_accuracy": ({"by": "embedding"}, {"embedder": "folder"}),
+}
+"""Rewards that need a setting, or somebody to score them (tests/test_judged_rewards.py)."""
+
+
 @pytest.mark.parametrize("name", sorted(REWARDS))
-def test_every_reward_of_osler_is_ready_with_no_settings(name):
-    check_rewards(recipe({"name": name}))
+def test_every_reward_of_osler_is_ready_with_what_it_cannot_do_without(name):
+    settings, changes = NEEDY.get(name, ({}, {}))
+    check_rewards(recipe({"name": name, "settings": settings}, **changes))
 
 
 @pytest.mark.parametrize(

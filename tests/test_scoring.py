@@ -105,10 +105,23 @@ def test_a_row_has_every_part_and_the_weighted_total():
 
 
 def test_totals_are_on_the_grid_and_a_part_that_is_none_leaves_none():
-    (group,) = scored(scorer(user("scripted", settings={"value": [1 / 3, None]}), {"name": "format"}), [right(ROWS[0])] * 2)
+    values = {"value": [1 / 3, None, 0]}
+    (group,) = scored(scorer(user("scripted", settings=values), {"name": "format"}), [right(ROWS[0])] * 3)
     assert group[0]["reward"] == round(4 / 3 * GRID) / GRID
     assert group[1]["rewards"] == {f"{__name__}:scripted": None, "format": 1.0}
     assert group[1]["reward"] is None
+
+
+def test_a_group_of_which_too_few_are_scored_is_dropped_and_says_what_it_had():
+    one = scorer(user("scripted", settings={"value": [0.5, None, None]}))
+    (group,) = scored(one, [right(ROWS[0])] * 3)
+    assert [row["reward"] for row in group] == [None] * 3
+    assert [row["dropped"] for row in group] == [0.5, None, None]
+    found = one.metrics([group])
+    assert (found["unscored"], found["dropped_groups"]) == (2, 1)
+
+
+def test_a_reward_that_is_not_paid_may_lack_a_value():
     unpaid = scorer(user("scripted", weight=0, settings={"value": [None, 0.5]}), {"name": "format"})
     assert [row["reward"] for row in scored(unpaid, [right(ROWS[0])] * 2)[0]] == [1.0, 1.0]
 
@@ -130,14 +143,15 @@ def test_what_was_not_judged_is_not_scored():
     one = Scorer(recipe({"name": "accuracy"}, {"name": "format", "gate": "correct"}), STRATEGIES["think"], unsure)
     (group,) = scored(one, ["?", right(ROWS[0])])
     assert [row["rewards"] for row in group] == [{"accuracy": None, "format": None}] * 2
-    assert one.metrics([group]) == {"unscored": 2}
+    assert one.metrics([group]) == {"unscored": 2, "dropped_groups": 1}
 
 
 def test_the_engines_scores_reach_the_rewards():
     one = scorer({"name": "visual_reliance"}, {"name": "format"})
-    (group,) = scored(one, ["a", right(ROWS[0])], scores=[[{"visual_reliance": 0.25}, {"visual_reliance": None}]])
-    assert [row["rewards"]["visual_reliance"] for row in group] == [0.25, None]
-    assert [row["reward"] for row in group] == [0.25, None]
+    measured = [[{"visual_reliance": 0.25}, {"visual_reliance": None}, {"visual_reliance": 0.5}]]
+    (group,) = scored(one, ["a", right(ROWS[0]), "b"], scores=measured)
+    assert [row["rewards"]["visual_reliance"] for row in group] == [0.25, None, 0.5]
+    assert [row["reward"] for row in group] == [0.25, None, 0.5]
 
 
 # --- users' functions

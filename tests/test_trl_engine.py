@@ -233,6 +233,7 @@ def test_rollouts_hold_parts_totals_and_advantages(checkpoint):
         **{f"rewards/{name}{key}": 0.5 for name in ("accuracy", "format") for key in ("", "/mean")},
         **{f"rewards/{name}/group_std": pytest.approx(spread) for name in ("accuracy", "format")},
         "unscored": 0,
+        "dropped_groups": 0,
     }
     first, second = json.loads(json.dumps(scorer.rollouts([0.7, -0.7], step=3)))
     assert first["rewards"] == {"accuracy": 1.0, "format": 1.0}

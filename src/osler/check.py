@@ -10,14 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain as joined
 
 from osler.config import Chain, DpoSettings, LoraSettings, ObjectiveSettings, Recipe
+from osler.datasets.samples import Samples
 from osler.datasets.splits import Splits
 from osler.errors import DataError, RecipeError
 from osler.images import PHANTOM, open_image, underlying
 from osler.progress import bar
+from osler.prompting import DIVERSE
 from osler.reasoning.forcing import check_forcing
 from osler.rewards.terms import check_rewards
 from osler.schema import Sample
-from osler.wordings import strategy_for
+from osler.wordings import asked_by, strategy_for
 
 STAGE = re.compile(r"stage:(?P<name>.+)")
 """A reference to an earlier stage of a chain."""
@@ -25,10 +27,12 @@ STAGE = re.compile(r"stage:(?P<name>.+)")
 
 def check(recipe: Recipe) -> None:
     """Errors: RecipeError for a name that nothing answers to, or a combination that cannot work. Loads nothing heavy."""
-    strategy = strategy_for(recipe.strategy, recipe.wording, "training")
+    strategy_for(recipe.strategy, recipe.wording, "training")
+    _check_prompts(recipe)
     check_rewards(recipe)
+    asked = asked_by(recipe.strategy, recipe.wording, recipe.infer_prompt)
     if recipe.controls.forced_answer:
-        check_forcing(strategy)
+        check_forcing(asked)
     _check_engine(recipe)
     rollout = recipe.rollout
     completions = rollout.G * rollout.prompts_per_step
@@ -49,6 +53,17 @@ def check(recipe: Recipe) -> None:
     if recipe.controls.blind_twin and recipe.method == "grpo" and any(one.name == "visual_reliance" for one in recipe.rewards):
         raise RecipeError("the reward visual_reliance is always 0 on blank images, so that a blind twin would not be of the "
                           "same recipe. Leave out controls.blind_twin, or the reward.")  # fmt: skip
+
+
+def _check_prompts(recipe: Recipe) -> None:
+    """Errors: RecipeError for a reward that knows one form of answers, where `diverse` asks for several."""
+    paid = {reward.name for reward in recipe.rewards if reward.weight} if recipe.method == "grpo" else set()
+    for reward, instead, why in (
+        ("letter", "accuracy", "asks a part of the choices without their options, and those rows have no letter to pay for"),
+        ("medr1_format", "format", "asks for another form on a part of the rows"),
+    ):
+        if recipe.strategy == DIVERSE and reward in paid:
+            raise RecipeError(f"the reward {reward} does not go with strategy=diverse, which {why}. Use {instead}.")
 
 
 def _check_dpo(recipe: Recipe) -> None:
@@ -150,8 +165,17 @@ def check_rows(recipe: Recipe, splits: Splits) -> None:
         select(recipe, splits.train)
     if recipe.method == "sft":
         strategy = strategy_for(recipe.strategy, recipe.wording, "training")
-        for sample in joined(splits.train, splits.val):
+        for sample in joined(_as_taught(recipe, splits.train), splits.val):
             strategy.completion(sample, recipe.answer_form)
+
+
+def _as_taught(recipe: Recipe, samples: Samples) -> Samples:
+    """`samples` under the prompts that they are taught by, where these are drawn."""
+    if recipe.strategy != DIVERSE:
+        return samples
+    from osler.training.rows import drawn_once
+
+    return drawn_once(recipe, samples)
 
 
 def check_machine(recipe: Recipe) -> None:
@@ -162,6 +186,10 @@ def check_machine(recipe: Recipe) -> None:
         _check_trl(recipe)
     start = recipe.init or recipe.model
     check_policy(recipe.model if start.startswith("stage:") else start, recipe.lora)
+    if recipe.method == "grpo":
+        from osler.rl.experts import check_experts
+
+        check_experts(recipe)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError("this process is one of several, and a run is one process on one GPU so far. Start it alone.")
     if visible_gpus() > 1:

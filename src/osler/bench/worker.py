@@ -3,25 +3,16 @@
 A job is {"job": "memory", "settings": {...}, "engine": "packed"} or the like; `run_job` starts it and waits.
 """
 
-import gc
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from osler.errors import OslerError
-
-MB = 1 << 20
+from osler.memory import peak_memory
 
 TIDY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 """For glibc: what is freed leaves the process at once, so that its resident memory is what it uses."""
@@ -71,7 +62,7 @@ def memory(workload: Any, engine: str, **options: Any) -> dict[str, Any]:
     _touch(loaded)
     workload.load = lambda dtype=None: loaded
     lengths = [workload.settings.lengths.draw(workload.settings.groups, workload.settings.G, step) for step in range(2)]
-    with _peak(loaded.device.type) as found, made_engine(engine, workload, **options) as made:
+    with peak_memory(loaded.device.type) as found, made_engine(engine, workload, **options) as made:
         for lengths_PG in lengths:
             made.step(lengths_PG)
     return found
@@ -86,68 +77,6 @@ def _touch(vlm: Any) -> None:
     vlm.model(inputs_embeds=embeds, position_ids=torch.arange(8, device=vlm.device).expand(3, 1, -1)).logits.sum().backward()
     for weight in vlm.model.parameters():
         weight.grad = None
-
-
-@contextmanager
-def _peak(device: str) -> Iterator[dict[str, Any]]:
-    """After the block, the largest memory inside it, in MB: over what there was before (peak_mb), and in all."""
-    found: dict[str, Any] = {}
-    gc.collect()
-    if device == "cuda":
-        import torch
-
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        idle = torch.cuda.memory_reserved()
-        yield found
-        peak = torch.cuda.max_memory_reserved()  # with what captured graphs hold, which counts as free between their runs
-    else:
-        idle = psutil.Process().memory_info().rss
-        with _resident() as seen:
-            yield found
-        peak = seen[0]
-    found |= {"peak_mb": round((peak - idle) / MB, 1), "peak_total_mb": round(peak / MB, 1), "idle_mb": round(idle / MB, 1)}
-
-
-@contextmanager
-def _resident() -> Iterator[list[int]]:
-    """After the block, the largest resident size of this process inside it: the kernel's own mark where there is one, else
-    the largest of samples taken every few milliseconds."""
-    seen = [0]
-    if _reset_mark():
-        yield seen
-        seen[0] = _mark()
-        return
-    stop = threading.Event()
-    sampler = threading.Thread(target=_sample, args=(seen, stop), daemon=True)
-    sampler.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        sampler.join()
-
-
-def _reset_mark() -> bool:
-    """Set the kernel's high-water mark of resident memory back; whether that can be done (Linux)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _mark() -> int:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024 if found else 0
-
-
-def _sample(seen: list[int], stop: threading.Event) -> None:
-    process = psutil.Process()
-    while not stop.is_set():
-        seen[0] = max(seen[0], process.memory_info().rss)
-        time.sleep(0.005)
 
 
 if __name__ == "__main__":

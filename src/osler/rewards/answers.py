@@ -15,9 +15,10 @@
 import re
 
 from osler import overlap
+from osler.answer_texts import answer_text
 from osler.reasoning.conclusions import consistent
 from osler.rewards.answered import Answered
-from osler.schema import LETTERS, Outcome, fold_text
+from osler.schema import Outcome, fold_text
 from osler.strategies import AnswerForm
 
 _YES_NO = re.compile(r"\b(yes|no)\b")
@@ -77,8 +78,5 @@ def _golds(answered: Answered) -> set[str]:
 
 
 def _text(answered: Answered) -> str:
-    """The strict answer, folded; empty where there is none. A letter that was asked for is its option's text."""
-    sample, answer = answered.sample, answered.parsed.answer or ""
-    lettered = sample.gold_letter is not None and answered.verdict.gold == sample.gold_letter
-    options = dict(zip(LETTERS, sample.options, strict=False)) if lettered else {}
-    return fold_text(options.get(answer, answer))
+    """The strict answer's text, folded; empty where there is none."""
+    return fold_text(answer_text(answered.sample, answered.parsed.answer, answered.verdict))

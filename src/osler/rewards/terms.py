@@ -19,7 +19,8 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from osler.config import Recipe, RewardSettings
 from osler.errors import RecipeError, unknown
-from osler.rewards import answers, lengths, medr1, users
+from osler.judging.judges import parse_judge
+from osler.rewards import answers, judged, lengths, medr1, users
 from osler.rewards.answered import Answered, Reward
 from osler.schema import Outcome
 from osler.strategies import STRATEGIES, strategy_of
@@ -41,6 +42,9 @@ REWARDS: dict[str, Reward] = {
     "repetition": lengths.repetition,
     "consistency": answers.consistency,
     "visual_reliance": answers.visual_reliance,
+    "semantic_alignment": judged.semantic_alignment,
+    "reasoning_quality": judged.reasoning_quality,
+    "open_accuracy": judged.open_accuracy,
 }
 
 
@@ -48,7 +52,8 @@ REWARDS: dict[str, Reward] = {
 class Term:
     """One reward of a recipe, ready to be paid: `name` in logs, `function` with its checked `settings`, weight and gate.
 
-    `own` tells a pure function of one completion from a user's, which is called once a batch.
+    `own` tells a pure function of one completion from a user's, which is called once a batch; `score` is what it needs of a
+    judge or an embedding model (osler.rewards.judged), None where it needs nothing.
     """
 
     name: str
@@ -57,15 +62,19 @@ class Term:
     weight: float
     gate: str
     own: bool
+    score: str | None = None
+
+    def passes(self, answered: Answered) -> bool | None:
+        """Whether the gate lets the reward pass; None where that is unknown."""
+        outcome = answered.verdict.outcome
+        if self.gate == "correct":
+            return None if outcome is Outcome.UNJUDGED else outcome is Outcome.CORRECT
+        return self.gate == "none" or answered.parsed.well_formed
 
     def gated(self, value: float | None, answered: Answered) -> float | None:
         """`value` where the gate lets it pass, else 0, known or not; None where it is unknown whether it does."""
-        if self.gate == "none":
-            return value
-        if self.gate == "format":
-            return value if answered.parsed.well_formed else 0.0
-        outcome = answered.verdict.outcome
-        return None if outcome is Outcome.UNJUDGED else value if outcome is Outcome.CORRECT else 0.0
+        passes = self.passes(answered)
+        return None if passes is None else value if passes else 0.0
 
 
 def terms_of(recipe: Recipe) -> tuple[Term, ...]:
@@ -81,7 +90,10 @@ def terms_of(recipe: Recipe) -> tuple[Term, ...]:
         settings = settings_of(name, function, listed.settings, given) if own else dict(listed.settings)
         if not own:
             users.check_arguments(name, function, settings)
-        terms.append(Term(name if count == 1 else f"{name}-{count}", function, settings, listed.weight, listed.gate, own))
+        score = judged.score_needed(name, settings)
+        terms.append(
+            Term(name if count == 1 else f"{name}-{count}", function, settings, listed.weight, listed.gate, own, score)
+        )
     _check_repeated(recipe.rewards, terms)
     return tuple(terms)
 
@@ -120,6 +132,7 @@ def check_rewards(recipe: Recipe) -> None:
     """Errors: RecipeError for rewards of `recipe` that cannot be paid. Loads nothing heavy, the user's own modules aside."""
     if recipe.method == "grpo":
         _check_strategy(recipe)
+        _check_experts(recipe)
     terms, names = terms_of(recipe), {listed.name for listed in recipe.rewards}
     if math.isclose(math.fsum(term.weight for term in terms), 0.0, abs_tol=1e-12):
         weights = ", ".join(f"{term.name} {term.weight:g}" for term in terms)
@@ -153,10 +166,28 @@ def _check_strategy(recipe: Recipe) -> None:
         tagged = ", ".join(name for name, one in STRATEGIES.items() if one.tagged)
         raise RecipeError(f"strategy {recipe.strategy!r} has no tags, so a format reward has nothing to pay for. "
                           f"Drop it, or use a tagged strategy: {tagged}.")  # fmt: skip
-    if not strategy.thinks and "consistency" in paid:
+    of_thoughts = sorted(paid & {"consistency", "semantic_alignment", "reasoning_quality"})
+    if not strategy.thinks and of_thoughts:
         thinking = ", ".join(name for name, one in STRATEGIES.items() if one.thinks)
-        raise RecipeError(f"strategy {recipe.strategy!r} asks for no thought, so the reward consistency has nothing to read. "
-                          f"Drop it, or use a strategy that thinks: {thinking}.")  # fmt: skip
+        raise RecipeError(f"strategy {recipe.strategy!r} asks for no thought, so the reward {of_thoughts[0]} has nothing to "
+                          f"read. Drop it, or use a strategy that thinks: {thinking}.")  # fmt: skip
+
+
+def _check_experts(recipe: Recipe) -> None:
+    """Errors: RecipeError where a reward needs a judge or an embedding model that is not named, or one is named in vain."""
+    if recipe.judge:
+        parse_judge(recipe.judge.model)
+    needed = {term.score: term.name for term in terms_of(recipe) if term.score}
+    for key, scores, example in (
+        ("judge", judged.OF_JUDGE, "judge={model: openai:http://127.0.0.1:8000/v1#NAME}"),
+        ("embedder", judged.OF_EMBEDDER, "embedder=FOLDER_OR_HUB_NAME"),
+    ):
+        reward = next((name for score, name in needed.items() if score in scores), None)
+        if reward and not getattr(recipe, key):
+            raise RecipeError(f"the reward {reward} is given by the recipe's {key}, and it names none. Add {example}.")
+        if getattr(recipe, key) and not reward:
+            raise RecipeError(f"{key} does nothing, as no reward asks for it. Leave it out, or add a reward that does "
+                              "(osler.rewards.judged).")  # fmt: skip
 
 
 def _counts(listed: Sequence[RewardSettings]) -> list[int]:

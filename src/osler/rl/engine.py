@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from osler.config import Recipe
-from osler.errors import RecipeError
+from osler.errors import JudgeError, RecipeError
 from osler.images import blank_of
 from osler.model.attention import base_model
 from osler.model.family import VLM
@@ -54,17 +54,27 @@ class Engine:
 
     def train(self, run: Run) -> None:
         """Train to the last step, from wherever this engine stands; write metrics, rollouts and checkpoints to `run`."""
-        with bar("GRPO", self.recipe.max_steps) as tick:
+        with self.roller.scorer.experts, bar("GRPO", self.recipe.max_steps) as tick:
             for _ in range(self.steps):
                 tick("")
             while self.steps < self.recipe.max_steps:
-                metrics, rows = self.step()
+                metrics, rows = self._step_or_keep(run)
                 run.append("rollouts", *rows)
                 run.append("metrics", {"step": self.steps, **metrics})
                 if self.steps % self.recipe.save_steps == 0 or self.steps == self.recipe.max_steps:
                     save_checkpoint(run, self.steps, self.learner.save, self.state_dict())
                 tick(f"reward {metrics['reward']:.3f}" if "reward" in metrics else "")
         self.learner.save(run.path / ("model" if self.recipe.full else "adapter"))
+
+    def _step_or_keep(self, run: Run) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """As `step`. Errors: JudgeError, once the state before the step is in a checkpoint, from where the run can go on."""
+        steps, place = self.steps, self.roller.place
+        try:
+            return self.step()
+        except JudgeError as error:
+            self.steps, self.roller.place = steps, place
+            save_checkpoint(run, steps, self.learner.save, self.state_dict())
+            raise JudgeError(f"{error} Step {steps} is kept: the same command with --resume goes on.") from error
 
     def resume(self, run: Run) -> None:
         """Go on from the newest checkpoint of `run`, from the beginning where it has none; later lines of it are dropped."""

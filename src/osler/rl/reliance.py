@@ -63,7 +63,7 @@ class Reliance:
         Without an answer nothing leans on the image; None would take such completions out of their group, unpunished.
         Completions that are alike are scored once, so that noise of the arithmetic tells none of them apart.
         """
-        keys = [[self._key(one) for one in group] for group in sampled]
+        keys = [[self._key(sample, one) for one in group] for sample, group in zip(samples, sampled, strict=True)]
         asked = [
             _Asked(number, {key[0]: key[1] for key in group if key})
             for number, (sample, group) in enumerate(zip(samples, keys, strict=True))
@@ -75,10 +75,10 @@ class Reliance:
             [{VISUAL_RELIANCE: found.get((n, key[0])) if key else none[n]} for key in group] for n, group in enumerate(keys)
         ]
 
-    def _key(self, sampled: Sampled) -> tuple[tuple[int, ...], range] | None:
+    def _key(self, sample: Sample, sampled: Sampled) -> tuple[tuple[int, ...], range] | None:
         """The completion's token ids up to the end of its answer, and which of them are the answer; None without one."""
         text = completion_of(self.vlm, sampled).text
-        span = answer_span(self.strategy, text)
+        span = answer_span(self.strategy.of(sample), text)
         if span is None:
             return None
         tokens = answer_tokens(self.vlm.processor.tokenizer, sampled.ids, text, span)

@@ -141,7 +141,7 @@ class Roller:
         seed, settings = self.recipe.seed, self.recipe.against_shortcuts
         if epoch not in self._orders:
             self._orders = {epoch: order(self.samples, seed, epoch, settings.curriculum)}
-        return drawn(self.samples[self._orders[epoch][at]], settings, seed, epoch)
+        return drawn(self.samples[self._orders[epoch][at]], settings, seed, epoch, self.recipe.strategy)
 
     def draw(self) -> tuple[Batch, list[dict[str, Any]], dict[str, float]]:
         """The next rollouts; rows of groups that were drawn anew because they had no spread; and metrics."""

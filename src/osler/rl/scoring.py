@@ -4,7 +4,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from osler.progress import console
 from osler.rewards.answered import Answered
 from osler.rewards.terms import Term, terms_of, total
 from osler.rewards.users import called, columns_of, numbers
+from osler.rl.experts import Experts, Scored
 from osler.schema import Completion, Grader, Sample
 from osler.strategies import Strategy
 
@@ -22,6 +23,9 @@ GRID = 2**16
 
 CONSTANT_STEPS = 20
 """So many rollouts running without spread in any group, and a reward is called constant."""
+
+LEAST_SPREAD = 0.01
+"""A standard deviation in a group below this is none: scores that have collapsed to nearly one value (ARMed, 2508.12957)."""
 
 Row = dict[str, Any]
 Scores = Sequence[Sequence[Mapping[str, float | None]]]
@@ -42,7 +46,7 @@ def on_grid(value: float) -> float:
 
 
 class Scorer:
-    """What a recipe pays for completions, and what it notes beside them.
+    """What a recipe pays for completions, and what it notes beside them. `experts` are asked first, inside their `with` block.
 
     `apart` names the rewards that are normalised each by itself (aggregation gdpo); it is empty where their sum is. `constant`
     counts for each reward the steps running in which no group had any spread.
@@ -50,7 +54,8 @@ class Scorer:
 
     def __init__(self, recipe: Recipe, strategy: Strategy, grader: Grader) -> None:
         self.strategy, self.grader, self.answer_form = strategy, grader, recipe.answer_form
-        self.terms = terms_of(recipe)
+        self.terms, self.min_scored = terms_of(recipe), recipe.rollout.min_scored
+        self.experts = Experts(recipe, self.terms)
         paid = {term.name: term.weight for term in self.terms if term.weight}
         self.apart = paid if recipe.objective.aggregation == "gdpo" else {}
         self.constant = dict.fromkeys(paid, 0)
@@ -70,8 +75,9 @@ class Scorer:
     ) -> list[list[Row]]:
         """Rows for rollouts.jsonl, group by group: each part of the reward and the total, None where it could not be scored.
 
-        `completions` are groups, one a sample, `ids` their tokens. Errors: RunError where a reward raises, or returns what is
-        no finite number; it names the reward and the row.
+        `completions` are groups, one a sample, `ids` their tokens. A group with fewer than `min_scored` totals is dropped: they
+        become None, and are kept as `dropped`. Errors: RunError where a reward raises, or returns what is no finite number; it
+        names the reward and the row. JudgeError where a judge stays away.
         """
         known: Scores = scores or [[{}] * len(group) for group in completions]
         answered = [
@@ -79,21 +85,29 @@ class Scorer:
             for sample, group, found in zip(samples, completions, known, strict=True)
             for completion, score in zip(group, found, strict=True)
         ]
+        asked = self.experts.score(answered)
+        answered = [replace(one, scores={**one.scores, **more.scores}) for one, more in zip(answered, asked, strict=True)]
         prompts = [self._prompt(s) for s, group in zip(samples, completions, strict=True) for _ in group]
         columns = partial(columns_of, answered, prompts, [row for group in ids for row in group])
         extra: dict[str, list[Any]] = {}
         parts = {term.name: self._parts(term, answered, columns, extra) for term in self.terms}
         rows = iter(
-            self._row(one, prompt, _at(parts, place), _at(extra, place))
+            self._row(one, prompt, _at(parts, place), _at(extra, place), asked[place])
             for place, (one, prompt) in enumerate(zip(answered, prompts, strict=True))
         )
-        return [[next(rows) for _ in group] for group in completions]
+        return [self._enough([next(rows) for _ in group]) for group in completions]
+
+    def _enough(self, group: list[Row]) -> list[Row]:
+        """`group`, its totals put aside where too few of them are known to compare with."""
+        if sum(row["reward"] is not None for row in group) >= self.min_scored:
+            return group
+        return [{**row, "reward": None, "dropped": row["reward"]} for row in group]
 
     def _prompt(self, sample: Sample) -> str:
         return self.strategy.question(sample, self.answer_form)
 
     def _read(self, sample: Sample, completion: Completion, scores: Mapping[str, float | None]) -> Answered:
-        parsed = self.strategy.parse(completion.text)
+        parsed = self.strategy.of(sample).parse(completion.text)
         return Answered(sample, completion, parsed, self.grader(sample, parsed), scores)
 
     def _parts(
@@ -110,17 +124,19 @@ class Scorer:
         found = numbers(term.name, values, answered)
         return [term.gated(value, one) for value, one in zip(found, answered, strict=True)]
 
-    def _row(self, answered: Answered, prompt: str, parts: dict[str, Any], extra: dict[str, Any]) -> Row:
+    def _row(self, answered: Answered, prompt: str, parts: dict[str, Any], extra: dict[str, Any], scored: Scored) -> Row:
         reward = total(list(parts.values()), [term.weight for term in self.terms])
         return {
             "sample_id": answered.sample.id,
             "images": list(answered.sample.images),
             "prompt": prompt,
+            "strategy": self.strategy.of(answered.sample).name,
             "gold": answered.verdict.gold,
             "completion": answered.completion.text,
             "rewards": parts,
             "reward": None if reward is None else on_grid(reward),
             **({"extra": extra} if extra else {}),
+            **({"judgement": scored.judgement.to_json()} if scored.judgement else {}),
         }
 
     def _log_metric(self, name: str, value: float) -> None:
@@ -132,8 +148,9 @@ class Scorer:
         """What a step's `groups` came to, under TRL's names; call it once a step, as it counts the steps without spread.
 
         rewards/NAME and rewards/NAME/mean, over the completions that have the part; rewards/NAME/group_std, the mean over
-        groups of its standard deviation in them; what users' rewards logged; `unscored` completions; and alarms/NAME with the
-        steps that NAME has been constant for, in the step in which that is noticed.
+        groups of its standard deviation in them; what users' rewards logged and what the judge took; `unscored` completions,
+        and `dropped_groups` of which too few were scored; and alarms/NAME with the steps that NAME has been constant for, in
+        the step in which that is noticed.
         """
         rows, found = list(groups), {name: statistics.fmean(values) for name, values in self._noted.items()}
         self._noted.clear()
@@ -145,8 +162,9 @@ class Scorer:
                 found |= {f"rewards/{term.name}": mean, f"rewards/{term.name}/mean": mean}
             if spreads:
                 found[f"rewards/{term.name}/group_std"] = statistics.fmean(spreads)
-                found |= self._alarm(term.name, any(spreads))
-        return {**found, "unscored": sum(row["reward"] is None for group in rows for row in group)}
+                found |= self._alarm(term.name, max(spreads) >= LEAST_SPREAD)
+        unscored = sum(row["reward"] is None and row.get("dropped") is None for group in rows for row in group)
+        return {**found, **self.experts.metrics(), "unscored": unscored, "dropped_groups": sum("dropped" in g[0] for g in rows)}
 
     def _alarm(self, name: str, spread: bool) -> dict[str, float]:
         """The alarm of a reward that has been constant for CONSTANT_STEPS steps now, said once; else nothing."""
@@ -156,7 +174,7 @@ class Scorer:
         if self.constant[name] != CONSTANT_STEPS:
             return {}
         console.print(
-            f"warning: the reward {name} has been the same within every group for {CONSTANT_STEPS} rollouts, so that it "
+            f"warning: the reward {name} has been (nearly) the same within every group for {CONSTANT_STEPS} rollouts: it "
             "teaches nothing. Where it stands at its best it has done its work; else give rows on which completions differ, a "
             "higher rollout.temperature, or another form of the reward.",
             style="yellow",

@@ -50,7 +50,7 @@ LOSS_TYPE = {"sequence": "grpo", "constant": "dr_grpo", "token": "dapo"}
 def train_grpo(recipe: Recipe, vlm: VLM, samples: Sequence[Sample], strategy: Strategy, grader: Grader, run: Run) -> None:
     """Train a fresh LoRA on `vlm`; write metrics, rollouts, checkpoints and the adapter to `run`."""
     scorer = TotalReward(recipe, samples, strategy, grader, vlm.end_ids)
-    with bar("GRPO", recipe.max_steps) as tick:
+    with scorer.experts, bar("GRPO", recipe.max_steps) as tick:
         trainer = unless_refused(
             RecordingTrainer,
             model=vlm.model,

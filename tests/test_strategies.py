@@ -10,10 +10,12 @@ from tokenizers import Regex, pre_tokenizers
 from osler.errors import DataError, RecipeError
 from osler.grading import grader
 from osler.schema import LETTERS, Kind, Outcome, Sample, fold_text
-from osler.strategies import STRATEGIES, gold_answer, offered, strategy_of, thought_in
+from osler.strategies import DRAWN, INFERRED, STRATEGIES, Mixed, gold_answer, offered, strategy_of, thought_in
 from osler.wordings import WORDINGS, strategy_for
 
 THINK, NOTHINK, RAW, AFTER = (STRATEGIES[name] for name in ("think", "nothink", "nothink_raw", "think_after"))
+PROMPTED = [one for one in [*DRAWN.values(), *INFERRED.values()] if not isinstance(one, Mixed)]
+ENVELOPES = STRATEGIES | {one.name: one for one in PROMPTED}
 CT = Sample(id="1", images=("a.png",), question="Which?", golds=("CT",), options=("MRI", "CT", "OCT"), gold_index=1)
 
 SCRIPTS = st.sampled_from(
@@ -61,7 +63,7 @@ def samples(draw):
 
 
 @pytest.mark.parametrize("answer_form", ["letter", "text"])
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("strategy", ENVELOPES.values(), ids=ENVELOPES)
 @given(sample=samples())
 def test_the_target_of_a_gold_is_well_formed_and_correct(strategy, answer_form, sample):
     completion = strategy.completion(sample, answer_form)
@@ -70,12 +72,13 @@ def test_the_target_of_a_gold_is_well_formed_and_correct(strategy, answer_form, 
     assert parsed.well_formed
     assert parsed.answer == gold_answer(sample, answer_form).strip()
     assert parsed.thought == (sample.rationale.strip() if strategy.thinks else None)
+    assert strategy.of(sample) is strategy
     assert (verdict.outcome, verdict.lenient) == (Outcome.CORRECT, Outcome.CORRECT)
     assert verdict.compared is not None
 
 
 @pytest.mark.parametrize("answer_form", ["letter", "text"])
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("strategy", ENVELOPES.values(), ids=ENVELOPES)
 @given(sample=samples())
 def test_question_options_and_thought_pass_through_untouched(strategy, answer_form, sample):
     asked = strategy.question(sample, answer_form)
@@ -303,7 +306,7 @@ PIECES = st.lists(st.sampled_from(["<think>", "</think>", "<answer>", "</answer>
 )
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("strategy", ENVELOPES.values(), ids=ENVELOPES)
 @given(completion=st.lists(PIECES, max_size=12).map("".join))
 def test_an_answer_is_read_from_a_well_formed_completion_only_and_stands_in_it(strategy, completion):
     parsed = strategy.parse(completion)
@@ -316,7 +319,7 @@ def test_an_answer_is_read_from_a_well_formed_completion_only_and_stands_in_it(s
 
 
 @pytest.mark.parametrize(("answer_form", "marks"), [("letter", ["A)", "B)", "C)"]), ("text", ["-"] * 3)])
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("strategy", ENVELOPES.values(), ids=ENVELOPES)
 def test_the_prompt_holds_question_options_and_instruction_but_no_path(strategy, answer_form, marks):
     first, *options, instruction = strategy.question(CT, answer_form).split("\n")
     assert (first, options) == ("Which?", [f"{mark} {option}" for mark, option in zip(marks, CT.options, strict=True)])

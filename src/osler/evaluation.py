@@ -48,7 +48,7 @@ class Asking:
 
     def question(self, sample: Sample) -> str:
         """What is asked about `sample`; a row of the control `prompts` is asked in the words of its paraphrase."""
-        strategy = self.strategy
+        strategy = self.strategy.of(sample)
         if sample.extra.get("control") == "prompts":
             strategy = rephrased(strategy, sample.extra["variant"])
         return strategy.question(sample, self.answer_form)
@@ -172,7 +172,7 @@ def _answer(complete: _Completes, samples: Sequence[Sample], asking: Asking, run
                 completion=completion.text,
                 parsed=parsed,
                 verdict=verdict,
-                strategy=asking.strategy.name,
+                strategy=asking.strategy.of(sample).name,
                 tokens=completion.tokens,
                 truncated=completion.truncated,
                 seconds=round(ended - started, 4),

@@ -103,7 +103,7 @@ def _spec(manifest: dict[str, Any], label: str, ids: list[str]) -> dict[str, Any
         "task_id": digest,
         "created": manifest["started"],
         "task": f"osler/{name}",
-        "task_args": {key: trial[key] for key in ("strategy", "answer_form", "max_tokens") if key in trial},
+        "task_args": {key: trial[key] for key in ("strategy", "infer_prompt", "answer_form", "max_tokens") if key in trial},
         "model": label,
         "model_generate_config": {"temperature": 0.0, "max_tokens": trial["max_tokens"]} if "max_tokens" in trial else {},
         "dataset": {"name": name, "samples": len(ids), "sample_ids": ids},

@@ -41,6 +41,22 @@ _WORDINGS: Mapping[str, tuple[str, ...]] = {
         "Please put {what} inside <answer></answer>, and after that why it is so inside <think></think>.",
         "Answer at once: {what} belongs in <answer></answer>. The explanation follows in <think></think>.",
     ),
+    "infer/plain": (
+        "Write {what} between <answer> and </answer>.",
+        "Finish with {what} in <answer></answer>.",
+        "Your reply must hold <answer>{what}</answer>",
+        "Please put {what} inside <answer></answer>, wherever it stands in your reply.",
+        "We need {what}, placed in <answer></answer>.",
+    ),
+    "infer/reasoning": (
+        "First write, step by step, what you see that decides it, between <think> and </think>. Then write {what} between "
+        "<answer> and </answer>.",
+        "Go through the image in <think></think>, say what follows from it, and finish with {what} in <answer></answer>.",
+        "Your reply has two parts: <think>the findings and what they lead to</think><answer>{what}</answer>",
+        "Please explain inside <think></think> how the image leads you to it, and after that give {what} inside "
+        "<answer></answer>.",
+        "Look, and explain your steps. The explanation belongs in <think></think>; {what} follows in <answer></answer>.",
+    ),
 }
 """The wordings of each strategy, in the order of `VARIANTS`; `{what}` is filled in as in the strategy's own instruction."""
 

@@ -8,6 +8,7 @@ evaluate_rows   the same on rows that were read already
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from itertools import chain as joined
@@ -26,6 +27,7 @@ from osler.datasets.splits import Splits, load_part, load_splits
 from osler.errors import DataError, RecipeError, RunError
 from osler.floor import Floor
 from osler.grading import grader
+from osler.memory import peak_memory
 from osler.policies import check_model, load_answers, losses_of, text_model_of
 from osler.progress import console
 from osler.runs import Run, default_path, require_free
@@ -87,7 +89,7 @@ def _rooted(recipe: Recipe, named: bool) -> Recipe:
 
 def selected(recipe: Recipe, splits: Splits) -> tuple[Splits, dict[str, Any]]:
     """`splits` with the rows that are trained on, and what the manifest says of them where `against_shortcuts` is not off."""
-    if recipe.against_shortcuts == ShortcutSettings():
+    if recipe.against_shortcuts == ShortcutSettings() and recipe.strategy != "diverse":
         return splits, {}
     from osler.training.rows import select, tell
 
@@ -130,7 +132,9 @@ def _train(recipe: Recipe, path: Path, splits: Splits, resume: bool, given: Samp
     keep_floor(run, given, recipe.init)
     with run.recording():
         trainer = trainer or _trainer(recipe, vlm, _solvable(recipe, vlm, splits, run), cut_off)
-        trainer(run)
+        with peak_memory(vlm.device.type) as memory:
+            trainer(run)
+        run.save(memory=memory)
         run.finish(training_summary(run, earlier + time.perf_counter() - started))
     return run
 
@@ -247,12 +251,15 @@ def evaluate_rows(
     twin, asking = twin_of(model), trial.asking(floor)
     with run.recording():
         blind = (lambda: load_answers(twin, trial).greedy) if twin else None
-        record(policy.greedy, samples, asking, run, blind, policy.sampled, policy.continues, losses)
+        with peak_memory(policy.device) if policy.device else nullcontext() as memory:
+            record(policy.greedy, samples, asking, run, blind, policy.sampled, policy.continues, losses)
+        run.save(memory=memory)
     return run
 
 
 def training_summary(run: Run, seconds: float) -> dict[str, Any]:
-    """Where training began and ended: the mean over the first and the last five steps of reward, loss or margin; the seconds.
+    """Where training began and ended: the mean over the first and the last five steps of reward, loss or margin; the seconds;
+    and where a judge was asked, what that took in all.
 
     `margin` is DPO's: beta times how much further the right completion is ahead of the wrong one than it was at the start.
     """
@@ -262,6 +269,10 @@ def training_summary(run: Run, seconds: float) -> dict[str, Any]:
         values = [float(row[key]) for row in metrics if row.get(key) is not None]
         if values:
             summary[name] = {"first": float(np.mean(values[:5])), "last": float(np.mean(values[-5:]))}
+    if judged := [row for row in metrics if "judge/items" in row]:
+        names = ("items", "asked", "cached", "unscored", "seconds", "pauses", "paused_s", "tokens_in", "tokens_out")
+        summary["judge"] = {name: sum(row[f"judge/{name}"] for row in judged) for name in names}
+        summary["dropped_groups"] = sum(row["dropped_groups"] for row in metrics)
     if run.manifest.get("best_step"):
         summary["best_step"] = run.manifest["best_step"]
     return summary

@@ -27,13 +27,14 @@ def check_model(model: str, with_images: bool) -> None:
 
 @dataclass(frozen=True)
 class Policy:
-    """What answers prompts: greedily, sampled, and greedily from a given beginning on, where these can be had; and the
-    hardware, None where that is a server's."""
+    """What answers prompts: greedily, sampled, and greedily from a given beginning on, where these can be had; the hardware,
+    and torch's name of the device, both None where they are a server's."""
 
     greedy: "Answers"
     sampled: "Answers | None"
     continues: "Continues | None"
     hardware: str | None
+    device: str | None = None
 
 
 def load_answers(model: str, trial: Trial) -> Policy:
@@ -61,7 +62,7 @@ def load_answers(model: str, trial: Trial) -> Policy:
         generate, vlm, max_tokens=trial.max_tokens, rows=trial.batch_size, store=FeatureStore(vlm, trial.features)
     )
     sampled = partial(complete, temperature=trial.controls.temperature, seed=trial.seed)
-    return Policy(complete, sampled, complete, vlm.hardware)
+    return Policy(complete, sampled, complete, vlm.hardware, vlm.device.type)
 
 
 def losses_of(trial: Trial) -> "Callable[[], Losses] | None":

@@ -9,20 +9,31 @@ from collections.abc import Callable, Sequence
 
 from osler.errors import DataError, RecipeError, unknown
 from osler.grading import grader
+from osler.prompting import DIVERSE, REASONING
 from osler.schema import LETTERS, Kind, Outcome, Parsed, Sample, Verdict
-from osler.strategies import STRATEGIES, AnswerForm, Strategy
+from osler.strategies import INFERRED, STRATEGIES, AnswerForm, Strategy
 
 Reading = Callable[[Sample, str], tuple[Parsed, Verdict]]
 
 SCORERS = ("osler", "medr1")
 
+_NOT_MEDR1 = {strategy.name for prompt, strategy in INFERRED.items() if prompt != REASONING}
 _MEDR1_ANSWER = re.compile(r"<answer>\s*(\w+)\s*</answer>")
 
 
 def reading_of(scorer: str, strategy: Strategy, answer_form: AnswerForm) -> Reading:
-    """How `scorer` reads completions that were asked for by `strategy`. Errors: RecipeError with the nearest name."""
+    """How `scorer` reads completions that were asked for by `strategy`.
+
+    Errors: RecipeError with the nearest name, or where the completions cannot be read so.
+    """
     if scorer not in SCORERS:
         raise RecipeError(unknown("scorer", scorer, SCORERS))
+    if strategy.name == DIVERSE:
+        raise RecipeError(f"strategy {DIVERSE!r} draws a prompt for each row in training; completions are read by what they "
+                          f"were asked for. Use one of {', '.join(STRATEGIES)}.")  # fmt: skip
+    if scorer == "medr1" and strategy.name in _NOT_MEDR1:
+        raise RecipeError("the scorer medr1 reads answers to Med-R1's own prompts, and infer_prompt asks for other forms. Use "
+                          "--infer-prompt reasoning or a strategy, or --scorer osler.")  # fmt: skip
     if scorer == "medr1" and answer_form == "text":
         raise RecipeError("the scorer medr1 reads letters only. Use --answer-form letter, or --scorer osler.")
     return _osler(strategy, answer_form) if scorer == "osler" else _medr1(strategy)
@@ -32,7 +43,7 @@ def _osler(strategy: Strategy, answer_form: AnswerForm) -> Reading:
     grade = grader(answer_form)
 
     def read(sample: Sample, completion: str) -> tuple[Parsed, Verdict]:
-        parsed = strategy.parse(completion)
+        parsed = strategy.of(sample).parse(completion)
         return parsed, grade(sample, parsed)
 
     return read
@@ -50,7 +61,7 @@ def _medr1(strategy: Strategy) -> Reading:
     def read(sample: Sample, completion: str) -> tuple[Parsed, Verdict]:
         if sample.gold_letter is None:
             raise DataError(f"row {sample.id!r} has no options, and the scorer medr1 knows only letters. Use --scorer osler.")
-        ours = strategy.parse(completion)
+        ours = strategy.of(sample).parse(completion)
         found = _MEDR1_ANSWER.search(completion) if strategy.thinks else None
         answer = found.group(1) if found else None if strategy.thinks else completion
         right = Outcome.CORRECT if answer == sample.gold_letter else Outcome.INCORRECT

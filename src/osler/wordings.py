@@ -1,10 +1,10 @@
-"""The wording of a strategy's instruction, for training and for evaluation.
+"""The wording of a strategy's instruction, for training and for evaluation, and the strategy that an evaluation asks by.
 
     same     one instruction for both, the strategy's own: what is asked in evaluation is what was trained
     medr1    two: in training a numbered list of tasks, in evaluation a shorter request (Med-R1's code has them differ)
 
 The words are ours; of Med-R1 is only how the two are built. That repository has no think_after, and asks a base model without
-tags in one way only: the pairs of think_after and nothink_raw are ours by analogy.
+tags in one way only: the pairs of think_after and nothink_raw are ours by analogy. `diverse` has its own words only.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Literal
 
 from osler.errors import RecipeError, unknown
-from osler.strategies import Strategy, strategy_of
+from osler.prompting import DIVERSE, INFER_PROMPTS, REASONING
+from osler.strategies import INFERRED, STRATEGIES, Strategy, strategy_of
 
 Use = Literal["training", "evaluation"]
 
@@ -56,5 +57,36 @@ def worded(strategy: Strategy, wording: str, use: Use) -> Strategy:
     """`strategy` with its instruction in the words that `wording` has for `use`. Errors: as `strategy_for`."""
     if wording not in WORDINGS:
         raise RecipeError(unknown("wording", wording, WORDINGS))
-    pair = WORDINGS[wording].get(strategy.name)
-    return replace(strategy, instruction=pair[use]) if pair else strategy
+    words = WORDINGS[wording]
+    if words and strategy.name not in words:
+        raise RecipeError(f"wording={wording} has no words for strategy={strategy.name}. Leave wording out, or use a strategy "
+                          f"that it has words for: {', '.join(words)}.")  # fmt: skip
+    return replace(strategy, instruction=words[strategy.name][use]) if words else strategy
+
+
+def infer_prompt_of(strategy: str, infer_prompt: str | None) -> str | None:
+    """The prompt of an evaluation of what was trained by `strategy`: `reasoning` after diverse where none is given.
+
+    None where it is asked as it was trained.
+    """
+    return infer_prompt or (REASONING if strategy == DIVERSE else None)
+
+
+def asked_by(name: str, wording: str, infer_prompt: str | None) -> Strategy:
+    """The strategy by which an evaluation asks: that of `infer_prompt` (osler.prompting), or without one `name` as trained.
+
+    Errors: as `strategy_for`; RecipeError for a prompt that is none, or that does not go with strategy or wording.
+    """
+    strategy, prompt = strategy_for(name, wording, "evaluation"), infer_prompt_of(name, infer_prompt)
+    if prompt is None:
+        return strategy
+    if prompt not in INFER_PROMPTS:
+        raise RecipeError(unknown("infer_prompt", prompt, INFER_PROMPTS))
+    if not strategy.tagged:
+        tagged = ", ".join([*(one for one in STRATEGIES if STRATEGIES[one].tagged), DIVERSE])
+        raise RecipeError(f"infer_prompt={prompt} asks for the answer in tags, and strategy={name} answers without any. "
+                          f"Leave infer_prompt out, or use one of {tagged}.")  # fmt: skip
+    if wording != "same":
+        raise RecipeError(f"infer_prompt={prompt} has words of its own, so that wording={wording} would do nothing in "
+                          "evaluation. Use wording=same, or leave infer_prompt out.")  # fmt: skip
+    return INFERRED[prompt]

@@ -123,7 +123,7 @@ def _why(judged: Sequence[Judged]) -> str:
 
 def _judged(vlm: VLM, sample: Sample, sampled: Sampled, strategy: Strategy, grader: Grader) -> Judged:
     completion, tokenizer = completion_of(vlm, sampled), vlm.processor.tokenizer
-    parsed = strategy.parse(completion.text)
+    parsed = strategy.of(sample).parse(completion.text)
     text = completion.text + ("" if sampled.truncated else tokenizer.decode(sampled.ids[-1:]))
     whole = parsed.well_formed and not sampled.truncated
     exact = tokenizer(text, add_special_tokens=False)["input_ids"] == sampled.ids

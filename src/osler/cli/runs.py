@@ -89,6 +89,9 @@ def evaluate(
     samples: Annotated[int | None, typer.Option(min=0, help="Completions a row, for Pass@K and calibration.")] = None,
     temperature: Annotated[float | None, typer.Option(help="At which those are sampled; 1.0.")] = None,
     wording: Annotated[str | None, typer.Option(help="same, or medr1; default as trained.")] = None,
+    infer_prompt: Annotated[
+        str | None, typer.Option(help="plain, reasoning, or dynamic: by question type; default as trained.")
+    ] = None,
     forced_answer: Annotated[
         bool | None, typer.Option("--forced-answer/--no-forced-answer", help="think_after: is the rationale post hoc?")
     ] = None,
@@ -105,7 +108,7 @@ def evaluate(
     from osler.trial import Trial
 
     asked: dict[str, Any] = {"strategy": strategy, "answer_form": answer_form, "max_tokens": max_tokens}
-    asked |= {"batch_size": batch_size, "scorer": scorer, "wording": wording}
+    asked |= {"batch_size": batch_size, "scorer": scorer, "wording": wording, "infer_prompt": infer_prompt}
     trial = Trial.of_model(model).with_changes(**asked)
     more = {"max_rows_per_cell": max_rows_per_cell, "samples": samples, "temperature": temperature}
     trial = trial.with_controls(controls, **more, forced_answer=forced_answer, perplexity=perplexity)

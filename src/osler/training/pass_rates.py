@@ -128,10 +128,10 @@ def _sampled(
     recipe: Recipe, vlm: VLM, samples: Sequence[Sample], strategy: Strategy, grader: Grader, count: int
 ) -> Iterator[PassRate]:
     """The pass rate of each of `samples`, in the order in which their last completions end."""
-    asked = [drawn(sample, recipe.against_shortcuts, recipe.seed, 0) for sample in samples]
+    asked = [drawn(sample, recipe.against_shortcuts, recipe.seed, 0, recipe.strategy) for sample in samples]
     before = time.perf_counter()
     for row, sampled in attempts(recipe, vlm, asked, strategy, count, FILE):
-        parsed = [strategy.parse(completion_of(vlm, one).text) for one in sampled]
+        parsed = [strategy.of(asked[row]).parse(completion_of(vlm, one).text) for one in sampled]
         outcomes = [grader(asked[row], one).outcome for one in parsed]
         now = time.perf_counter()
         solved, unjudged = outcomes.count(Outcome.CORRECT), outcomes.count(Outcome.UNJUDGED)

@@ -5,10 +5,13 @@
     curriculum        closed_first: choice and yes/no rows before open ones in every epoch, shuffled within each part
     pass_rate         rows that the start solves neither always nor never (osler.training.pass_rates, which needs the model)
 
-Validation and test rows are left as they are. What is left out, or keeps its options' order, is counted by its reason.
+Under `strategy: diverse` each row gets one of three prompts when it is drawn (osler.prompting).
 
-The packed engine knows the epoch of a draw. TRL's trainers see a row's number only: there a row has one order of its options,
-drawn once, whatever the epoch. DPO could have no other: its completions name letters.
+Validation and test rows are left as they are. What is left out, keeps its options' order, or is never asked as an open
+question, is counted by its reason.
+
+The packed engine knows the epoch of a draw. TRL's trainers see a row's number only: there a row has one order of its options
+and one prompt, drawn once, whatever the epoch. DPO could have no other: its completions name letters.
 """
 
 from collections import Counter
@@ -25,6 +28,7 @@ from osler.errors import RecipeError
 from osler.model.sampling import seed_of
 from osler.options import NAMED, fixed_because, shuffled
 from osler.progress import console
+from osler.prompting import DIVERSE, OPEN, PROMPTS, closed_because, posed
 from osler.schema import Kind, Sample
 from osler.strategies import strategy_of
 
@@ -33,19 +37,22 @@ from osler.strategies import strategy_of
 class TrainingRows:
     """The rows to train on, `samples`, of the `n` that the recipe names.
 
-    `left_out` counts those that debiasing could not use, `unshuffled` those whose options keep their order, both by reason.
+    `left_out` counts those that debiasing could not use, `unshuffled` those whose options keep their order, and `unopened`
+    those that diverse never asks as an open question, all by reason; None where that is not asked for.
     """
 
     samples: Samples
     n: int
     left_out: Mapping[str, int]
     unshuffled: Mapping[str, int]
+    unopened: Mapping[str, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """n, kept, left_out, unshuffled; and by_kind, the kept rows of each kind, which a curriculum parts."""
+        """n, kept, left_out, unshuffled; by_kind, the kept rows of each kind, which a curriculum parts; unopened of diverse."""
         by_kind = self.samples.counts()["by_kind"]
         counts = {"left_out": dict(self.left_out), "unshuffled": dict(self.unshuffled), "by_kind": by_kind}
-        return {"n": self.n, "kept": len(self.samples), **counts}
+        unopened = {} if self.unopened is None else {"unopened": dict(self.unopened)}
+        return {"n": self.n, "kept": len(self.samples), **counts, **unopened}
 
 
 def select(recipe: Recipe, samples: Samples) -> TrainingRows:
@@ -66,7 +73,8 @@ def select(recipe: Recipe, samples: Samples) -> TrainingRows:
                 f"against_shortcuts.debias leaves {len(kept)} of {len(samples)} training rows, and a step needs "
                 f"{rows_needed(recipe)} ({listed(left_out)}). Give more rows of one question, or set it to false."
             )
-    return TrainingRows(kept, len(samples), left_out, _unshuffled(recipe, kept) if settings.shuffle_options else {})
+    unshuffled = _unshuffled(recipe, kept) if settings.shuffle_options else {}
+    return TrainingRows(kept, len(samples), left_out, unshuffled, _unopened(recipe, kept))
 
 
 def rows_needed(recipe: Recipe) -> int:
@@ -80,24 +88,39 @@ def _unshuffled(recipe: Recipe, samples: Samples) -> dict[str, int]:
     return {reason: count for reason, count in sorted(reasons.items()) if reason}
 
 
+def _unopened(recipe: Recipe, samples: Samples) -> dict[str, int] | None:
+    if recipe.strategy != DIVERSE:
+        return None
+    taught = teaches_rationales(recipe)
+    reasons = Counter(closed_because(sample, taught) for sample in samples)
+    return {reason: count for reason, count in sorted(reasons.items()) if reason}
+
+
 def teaches_rationales(recipe: Recipe) -> bool:
     """Whether rationales are learnt from, which may name the letter of an option."""
     return recipe.method == "sft" and strategy_of(recipe.strategy).thinks
 
 
 def tell(recipe: Recipe, rows: TrainingRows) -> None:
-    """Print what `against_shortcuts` did to the training rows; nothing where it is off."""
+    """Print what `against_shortcuts` and `strategy: diverse` did to the training rows; nothing where they are off."""
     settings = recipe.against_shortcuts
     if settings.debias:
         _say(f"debiased: {len(rows.samples):,} of {rows.n:,} training rows; left out: {listed(rows.left_out)}.")
     if settings.shuffle_options:
         moved = len(rows.samples) - sum(rows.unshuffled.values())
-        when = "whenever a row is drawn" if recipe.method == "grpo" and recipe.engine == "packed" else "once for each row"
-        _say(f"options shuffled {when}: {moved:,} rows; as they are: {listed(rows.unshuffled)}.")
+        _say(f"options shuffled {_when(recipe)}: {moved:,} rows; as they are: {listed(rows.unshuffled)}.")
     if settings.curriculum == "closed_first":
         open_rows = sum(sample.kind is Kind.OPEN for sample in rows.samples)
         what = "" if 0 < open_rows < len(rows.samples) else ", so that it changes nothing"
         _say(f"curriculum: {len(rows.samples) - open_rows:,} closed rows before {open_rows:,} open ones{what}.")
+    if rows.unopened is not None:
+        *others, last = PROMPTS
+        said = f"{', '.join(others)} or {last}, drawn {_when(recipe)}: {len(rows.samples):,} rows"
+        _say(f"prompts: {said}; never {OPEN}: {listed(rows.unopened)}.")
+
+
+def _when(recipe: Recipe) -> str:
+    return "whenever a row is drawn" if recipe.method == "grpo" and recipe.engine == "packed" else "once for each row"
 
 
 def listed(counts: Mapping[str, int]) -> str:
@@ -123,15 +146,20 @@ def order(samples: Sequence[Sample], seed: int, epoch: int, curriculum: str) -> 
     return sorted(places, key=is_open.__getitem__)
 
 
-def drawn(sample: Sample, settings: ShortcutSettings, seed: int, epoch: int) -> Sample:
-    """`sample` as `epoch` of GRPO on the packed engine asks it: its options in the epoch's order, where they are shuffled."""
-    return shuffled(sample, seed, epoch) if settings.shuffle_options and not fixed_because(sample) else sample
+def drawn(
+    sample: Sample, settings: ShortcutSettings, seed: int, epoch: int, strategy: str = "", taught: bool = False
+) -> Sample:
+    """`sample` as `epoch` of GRPO on the packed engine asks it: its options in the epoch's order, where they are shuffled, and
+    under the epoch's prompt, where the `strategy` is diverse. `taught`: rationales are learnt from."""
+    moves = settings.shuffle_options and not fixed_because(sample, taught)
+    row = shuffled(sample, seed, epoch) if moves else sample
+    return posed(row, seed, epoch, taught) if strategy == DIVERSE else row
 
 
 def drawn_once(recipe: Recipe, samples: Samples) -> Samples:
     """`samples` as a trainer that does not know the epoch asks them: each with one order of its options, where they are
-    shuffled. Ids stay."""
-    if not recipe.against_shortcuts.shuffle_options:
+    shuffled, and under one prompt, where the strategy is diverse. Ids stay."""
+    settings, taught = recipe.against_shortcuts, teaches_rationales(recipe)
+    if not settings.shuffle_options and recipe.strategy != DIVERSE:
         return samples
-    taught = teaches_rationales(recipe)
-    return Samples.of(row if fixed_because(row, taught) else shuffled(row, recipe.seed, 0) for row in samples)
+    return Samples.of(drawn(row, settings, recipe.seed, 0, recipe.strategy, taught) for row in samples)

@@ -19,7 +19,7 @@ FILES = sorted(ROOT.rglob("*.yaml"))
 STUDIES = [file for file in FILES if "rows" in yaml.safe_load(file.read_text())]
 RECIPES = [file for file in FILES if file not in STUDIES]
 TINY = [file for file in RECIPES if file.is_relative_to(ROOT / "tiny")]
-PAPERS = [file for file in RECIPES if file.parent.name in ("medr1", "zhu") and file not in TINY]
+PAPERS = [file for file in RECIPES if file.parent.name in ("medr1", "zhu", "rarl") and file not in TINY]
 SMALL = ("data.train.train=12", "data.train.val=4", "data.test.test=8", "max_steps=2", "controls.names=none")
 
 
@@ -108,6 +108,8 @@ def test_a_study_runs_and_prints_its_table(file, tmp_path):
     small = [f"set.{one}" for one in SMALL if not (file.stem == "medr1-shortcut" and "data.test" in one)]
     if any(row.each for row in load_study(file)[0].rows):
         small += ["set.data.train.train=64", "set.data.train.val=16", "set.form.data.train.val=16"]  # a domain has some of them
+    if file.stem == "rarl-main":
+        small.append("tests={unseen: {name: phantoms, seed: 3, train: 0, val: 0, test: 3}}")
     result = run_study(file, ["seeds=[0]", *small], out=tmp_path / "out", max_runs=3)
     assert {(one.name, one.seed) for one in result.results} == {(one.name, one.seed) for one in result.entries[:3]}
     assert len(result.results) == 3 * max(1, len(result.study.tests))

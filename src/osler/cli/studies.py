@@ -31,9 +31,12 @@ def study(
         print_table(result.study.title or result.study.name, ("row", "seed", "recipe", "stages"), rows)
     else:
         for test in dict.fromkeys(one.test for one in result.means):
-            rows = tables.table(result.study, result.means, result.tests, test)
+            rows = tables.table(result.study, result.means, result.tests, test, result.flagged)
             print_table(f"{result.study.title or result.study.name}, test rows: {test}", tables.columns_of(result.study), rows)
-        for line in (*tables.how_to_read(result.study, result.tests), *result.study.notes):
+        if result.overlaps:
+            title = "Images of the training rows among the test rows"
+            print_table(title, tables.OVERLAP_COLUMNS, tables.overlap_table(result.overlaps, result.flagged))
+        for line in (*tables.how_to_read(result.study, result.tests, result.flagged), *result.study.notes):
             typer.echo(line)
         waiting = len(result.to_json()["rows"]) - len(result.results) - len(result.failed)
         if waiting:

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,11 +26,16 @@ from osler.recipe_files import find_recipe, read_yaml, set_key, split_override, 
 Scale = Literal["tiny", "paper"]
 
 
+BY_SCALE = ("tests", "judge", "embedder", "bertscore")
+"""Settings of a study that may be given for each scale."""
+
+
 class AskSettings(Settings):
     """How a row is asked, where not as it was trained."""
 
     strategy: str | None = None
     wording: Literal["same", "medr1"] | None = None
+    infer_prompt: Literal["plain", "reasoning", "dynamic"] | None = None
     answer_form: Literal["letter", "text"] | None = None
     max_tokens: int | None = Field(None, gt=0)
     scorer: str | None = None
@@ -88,14 +93,34 @@ class StudySettings(Settings):
     scales: dict[Scale, dict[str, Any]] = Field(default_factory=dict, description="Settings of every row at that scale.")
     set: dict[str, Any] = Field(default_factory=dict, description="Settings of every row, over those of the scale.")
     tests: dict[str, Spec] = Field(
-        default_factory=dict, description="Test rows by name; empty: those of the recipes. The first is the main one."
+        default_factory=dict,
+        description="Test rows by name, or by scale and name; empty: those of the recipes. The first is the main one.",
     )
     reference: str | None = None
     metrics: tuple[str, ...] = ("accuracy",)
     matrix: tuple[str, ...] = Field((), description="Axes: a source x target table of every row, with a line for each value.")
     minus: tuple[tuple[str, str], ...] = Field((), description="Pairs of rows whose matrices are subtracted, cell by cell.")
     tune: int = Field(0, ge=0, le=9, description="Learning rates tried for each row on validation rows, on the first seed.")
+    judge: str | None = Field(None, description="Who judges the records of every evaluation (osler judge --judge).")
+    see_images: bool = Field(False, description="Show the judge the images.")
+    judge_rows: int | None = Field(None, gt=0, description="Records of each evaluation that are judged; null: all.")
+    embedder: str | None = Field(None, description="The embedding model of similarities (osler judge --embedder).")
+    bertscore: str | None = Field(None, description="The model of BERTScore (osler judge --bertscore).")
+    overlap: bool = Field(False, description="Print how many test rows show an image of the training rows.")
     rows: tuple[RowSettings, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_scale(cls, given: Any) -> Any:
+        """What is given for each scale, `{tiny: ..., paper: ...}`, is that of the scale; null where it has none."""
+        if not isinstance(given, dict):
+            return given
+        scale, scales = given.get("scale", "tiny"), set(get_args(Scale))
+        by_scale = {
+            name: given[name] for name in BY_SCALE if isinstance(given.get(name), dict) and given[name].keys() <= scales
+        }
+        return {**given, **{name: one.get(scale) or cls.model_fields[name].get_default(call_default_factory=True)
+                            for name, one in by_scale.items()}}  # fmt: skip
 
     @field_validator("seeds")
     @classmethod

@@ -23,8 +23,8 @@ from osler.study.files import RowSettings, StudySettings, as_overrides, recipe_f
 from osler.trial import Trial
 
 OF_METHOD = {
-    "sft": ("rewards", "objective", "rollout", "dpo", "engine", "micro_tokens", "features"),
-    "dpo": ("rewards", "objective", "engine", "micro_tokens"),
+    "sft": ("rewards", "judge", "embedder", "objective", "rollout", "dpo", "engine", "micro_tokens", "features"),
+    "dpo": ("rewards", "judge", "embedder", "objective", "engine", "micro_tokens"),
     "grpo": ("sft", "dpo"),
 }
 """Settings that a method does not heed."""

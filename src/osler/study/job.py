@@ -10,8 +10,10 @@ from osler.errors import RecipeError, RunError, unknown
 from osler.runs import Run, write_whole
 from osler.study.files import StudySettings, load_study
 from osler.study.grid import Entry, check_tests, entries_of
+from osler.study.judged import assessed, check_judging, flagged
 from osler.study.matrices import SeedMatrix, matrices, write_matrix
 from osler.study.metrics import METRICS
+from osler.study.overlaps import Overlap, overlaps
 from osler.study.results import Comparison, MeanResult, RowResult, comparisons, means_of, results_of
 from osler.study.running import Done, Runner, slug
 from osler.study.tables import markdown, to_csv
@@ -31,9 +33,12 @@ class StudyResult:
     tuned: dict[str, dict[str, Any]]
     failed: dict[tuple[str, int], str]
     path: Path | None
+    flagged: frozenset[str] = frozenset()
+    overlaps: tuple[Overlap, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """study, rows (a run each; without metrics where not done), means over seeds, tests, matrices, tuned, failed, path."""
+        """study, rows (a run each; without metrics where not done), means over seeds, tests, matrices, overlaps, flagged (rows
+        that were trained on the scores of the judge that judges them), tuned, failed, path."""
         done = {(one.name, one.seed) for one in self.results}
         waiting = [_planned(one) for one in self.entries if (one.name, one.seed) not in done]
         return {
@@ -42,6 +47,8 @@ class StudyResult:
             "means": [one.to_json() for one in self.means],
             "tests": [one.to_json() for one in self.tests],
             "matrices": [one.to_json() for one in self.matrices],
+            "overlaps": [one.to_json() for one in self.overlaps],
+            "flagged": sorted(self.flagged),
             "tuned": self.tuned,
             "failed": [{"name": name, "seed": seed, "error": error} for (name, seed), error in self.failed.items()],
             "path": None if self.path is None else str(self.path),
@@ -70,6 +77,7 @@ def run_study(
             raise RecipeError(f"{path}: {unknown('metric', metric, METRICS)}")
     for axis in study.matrix:
         axis_of(axis)  # or it is none
+    check_judging(study)
     entries = entries_of(study, path)
     check_tests(study, entries)
     if dry_run:
@@ -79,6 +87,8 @@ def run_study(
     done: list[Done] = []
 
     def finish(one: Done) -> None:
+        for evaluated in one.evaluated.values():
+            assessed(study, evaluated)
         done.append(one)
         run.save(tuned=runner.tuned, rows={**run.manifest.get("rows", {}), **_folders(one)})
 
@@ -119,11 +129,14 @@ def _concluded(study: StudySettings, entries: list[Entry], done: list[Done], run
     built = matrices(study, done, main)
     devices = sorted({str(run.manifest.get("device")) for one in done for run in one.evaluated.values()})
     failed = [f"{name}, seed {seed}: {error}" for (name, seed), error in runner.failed.items()]
+    flags, shared = flagged(study, entries), overlaps(entries, runner.trained_on, runner.tested_on) if study.overlap else []
     about = {"version": __version__, "device": " and ".join(devices), "done": len(done), "runs": len(entries)}
-    page = markdown(study, means, tests, built, {**about, "tuned": runner.tuned, "failed": failed})
+    page = markdown(
+        study, means, tests, built, {**about, "tuned": runner.tuned, "failed": failed, "flagged": flags, "overlaps": shared}
+    )
     write_whole(path / "table.md", page)
     write_whole(path / "table.csv", to_csv(results))
     for matrix in built:
         name = "-".join(filter(None, (matrix.axis, matrix.group, matrix.minus and f"less-{matrix.minus}")))
         write_matrix(matrix, path / f"{slug(name)}.svg")
-    return StudyResult(study, entries, results, means, tests, built, runner.tuned, runner.failed, path)
+    return StudyResult(study, entries, results, means, tests, built, runner.tuned, runner.failed, path, flags, tuple(shared))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from osler.runs import Run
+from osler.runs import Run, read_json
 from osler.shortcuts import shortcut_reliance
 from osler.stats import Estimate
 from osler.study.running import Done
@@ -60,9 +60,24 @@ METRICS: dict[str, tuple[str, float, Read]] = {
     "mark_drop": ("lost where the mark is against, points", 100, lambda done, run: _planted(done, run, "drop")),
     "mark_follow": ("follows the mark %", 100, lambda done, run: _planted(done, run, "follow")),
     "mark_moved": ("follows it more than unmarked, points", 100, lambda done, run: _planted(done, run, "moved")),
+    "judged_answer": ("judge: answer right %", 100, lambda done, run: _judged(run, "answer")),
+    "judged_reasoning": ("judge: reasoning sound %", 100, lambda done, run: _judged(run, "reasoning")),
+    "judge_unscored": ("judge: records without scores", 1, lambda done, run: _unscored(run)),
+    "token_f1": ("token F1 %", 100, lambda done, run: _text(run, "token_f1")),
+    "answer_similarity": ("answer similarity", 1, lambda done, run: _text(run, "answer_similarity")),
+    "rationale_similarity": ("thought similarity", 1, lambda done, run: _text(run, "rationale_similarity")),
+    "bertscore": ("BERTScore F1 of the answer", 1, lambda done, run: _text(run, "bertscore", "f1")),
+    "keyword_recall": ("keywords named %", 100, lambda done, run: _text(run, "keyword_recall")),
     "perplexity": ("perplexity of thoughts", 1, _at("reasoning", "perplexity")),
     "eval_s": ("seconds a row, evaluation", 1, lambda done, run: _plain(_seconds(run), run.summary["n"])),
     "train_s": ("seconds of training", 1, lambda done, run: _plain(done.train_s)),
+    "train_mb": ("memory of training, MB", 1, lambda done, run: _plain(done.train_mb)),
+    "eval_mb": (
+        "memory of evaluation, MB",
+        1,
+        lambda done, run: _plain((run.manifest.get("memory") or {}).get("peak_total_mb")),
+    ),
+    "train_rows": ("training rows", 1, lambda done, run: _plain(done.train_rows)),
 }
 """Each metric: its heading, what it is multiplied by in tables, and how it is read."""
 
@@ -70,6 +85,30 @@ METRICS: dict[str, tuple[str, float, Read]] = {
 def _seconds(run: Run) -> float | None:
     spent = [row["seconds"] for row in run.rows("records") if row["seconds"] is not None]
     return sum(spent) / len(spent) if spent else None
+
+
+def _unscored(run: Run) -> Estimate | None:
+    """How many records of `run` the first judge gave no scores; None where none was asked."""
+    judges = _judges(run)
+    return _plain(sum(judges[0]["unscored"].values()), judges[0]["rows"]) if judges else None
+
+
+def _judges(run: Run) -> list[Any]:
+    return list(read_json(run.path / "judge.json")["judges"]) if (run.path / "judge.json").is_file() else []
+
+
+def _judged(run: Run, what: str) -> Estimate | None:
+    """What the first judge of `run` says (osler.judging.summaries); None where none was asked."""
+    judges = _judges(run)
+    return Estimate(**judges[0][what]) if judges else None
+
+
+def _text(run: Run, *path: str) -> Estimate | None:
+    """A similarity of the texts of `run` (osler.judging.texts); None where it was not computed."""
+    value: Any = read_json(run.path / "judge.json").get("texts") if (run.path / "judge.json").is_file() else None
+    for key in path:
+        value = value.get(key) if value else None
+    return Estimate(**value) if value else None
 
 
 def _planted(done: Done, run: Run, what: str) -> Estimate | None:

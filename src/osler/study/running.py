@@ -56,6 +56,17 @@ class Done:
             name = before["name"] if before else ""
         return total
 
+    @property
+    def train_mb(self) -> float | None:
+        """The most memory of the stages that were trained, in MB; None where none was, or it was not measured."""
+        peaks = [(self.trained[stage.name].manifest.get("memory") or {}).get("peak_total_mb") for stage in self.entry.stages]
+        return max((peak for peak in peaks if peak is not None), default=None)
+
+    @property
+    def train_rows(self) -> int | None:
+        """Different rows that the last stage was trained on."""
+        return int(self.trained[self.entry.stages[-1].name].manifest["trained_on"]["n"]) if self.entry.stages else None
+
 
 @dataclass
 class Runner:
@@ -182,6 +193,15 @@ class Runner:
         if key not in self._splits:
             self._splits[key] = load_splits(recipe.data, recipe.seed, with_test=False)
         return self._splits[key]
+
+    def trained_on(self, entry: Entry) -> list[Samples]:
+        """Training and validation rows of every stage of `entry`."""
+        splits = [self._rows(stage.recipe) for stage in entry.stages]
+        return [part for one in splits for part in (one.train, one.val)]
+
+    def tested_on(self, entry: Entry) -> dict[str, Samples]:
+        """The test rows of `entry` by name."""
+        return {name: self._test(entry, name) for name in test_specs(self.study, entry)}
 
     def _test(self, entry: Entry, name: str) -> Samples:
         """The test rows called `name`, read once."""

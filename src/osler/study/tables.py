@@ -13,8 +13,10 @@ from typing import Any
 from osler.significance import PRIMARY
 from osler.stats import Estimate
 from osler.study.files import StudySettings
+from osler.study.judged import marked, note
 from osler.study.matrices import ALL, SeedMatrix
 from osler.study.metrics import METRICS
+from osler.study.overlaps import Overlap
 from osler.study.results import Comparison, MeanResult, RowResult
 
 
@@ -24,17 +26,23 @@ def columns_of(study: StudySettings) -> list[str]:
     return ["row", "seeds", *(METRICS[name][0] for name in study.metrics), *reference, "unparseable", "unjudged", "n"]
 
 
-def table(study: StudySettings, means: Sequence[MeanResult], tests: Sequence[Comparison], test: str) -> list[list[str]]:
+Flags = frozenset[str]
+"""Names of rows to mark (osler.study.judged.flagged)."""
+
+
+def table(
+    study: StudySettings, means: Sequence[MeanResult], tests: Sequence[Comparison], test: str, flags: Flags = frozenset()
+) -> list[list[str]]:
     """A line for each row of the study: means over seeds with their intervals, and its difference from the reference row."""
-    return [_line(study, one, tests) for one in means if one.test == test]
+    return [_line(study, one, tests, flags) for one in means if one.test == test]
 
 
-def _line(study: StudySettings, mean: MeanResult, tests: Sequence[Comparison]) -> list[str]:
+def _line(study: StudySettings, mean: MeanResult, tests: Sequence[Comparison], flags: Flags) -> list[str]:
     cells = [_metric(name, mean.metrics.get(name)) for name in study.metrics]
     versus = [one for one in tests if (one.a, one.metric, one.test) == (mean.name, "accuracy", mean.test)]
     difference = [_versus(versus[0]) if versus else "-"] if study.reference else []
     counts = (f"{mean.unparseable:.0f}", f"{mean.unjudged:.0f}", str(mean.n))
-    return [mean.name, str(mean.seeds), *cells, *difference, *counts]
+    return [marked(mean.name, flags), str(mean.seeds), *cells, *difference, *counts]
 
 
 def _metric(name: str, mean: Estimate | None) -> str:
@@ -51,7 +59,13 @@ def _metric(name: str, mean: Estimate | None) -> str:
 
 
 def _digits(name: str) -> int:
-    return 3 if name == "eval_s" else 0 if name == "train_s" else 1
+    return _DIGITS.get(name, 1)
+
+
+_DIGITS = {"train_s": 0, "train_mb": 0, "eval_mb": 0, "train_rows": 0, "eval_s": 3} | dict.fromkeys(
+    ("answer_similarity", "rationale_similarity", "bertscore"), 3
+)
+"""Digits behind the point, where not one."""
 
 
 def _versus(one: Comparison) -> str:
@@ -61,7 +75,7 @@ def _versus(one: Comparison) -> str:
     return f"{100 * one.delta:+.1f} [{100 * one.ci_low:+.1f}, {100 * one.ci_high:+.1f}]{p}"
 
 
-def how_to_read(study: StudySettings, tests: Sequence[Comparison]) -> list[str]:
+def how_to_read(study: StudySettings, tests: Sequence[Comparison], flags: Flags = frozenset()) -> list[str]:
     """What the numbers of the table are, in a few sentences."""
     words = [
         "Accuracy is read strictly: its mean over seeds, with a 95 % interval that draws seeds and images again; of one run, "
@@ -76,6 +90,8 @@ def how_to_read(study: StudySettings, tests: Sequence[Comparison]) -> list[str]:
             f"Points over {study.reference}: the difference in accuracy of the methods, drawn likewise, and its p, adjusted by "
             f"{adjusted} over {most} comparisons on the same test rows; with one seed it is of the two checkpoints."
         )
+    if flags:
+        words.append(note(study))
     if study.tune > 1:
         words.append(f"Each row's learning rate is the best of {study.tune} on validation rows, on the first seed.")
     return words
@@ -89,14 +105,27 @@ def markdown(
     about: dict[str, Any],
 ) -> str:
     """The study as a page of Markdown: command, machine, table, tests, matrices, what was tuned, what failed."""
+    flags: Flags = about.get("flagged", frozenset())
     lines = [f"# {study.title or study.name}", "", *_about(study, about), ""]
     for test in dict.fromkeys(one.test for one in means):
-        lines += [f"## Test rows: {test}", "", *_markdown_table(columns_of(study), table(study, means, tests, test)), ""]
-    lines += [*how_to_read(study, tests), ""]
+        lines += [f"## Test rows: {test}", "", *_markdown_table(columns_of(study), table(study, means, tests, test, flags)), ""]
+    lines += [*how_to_read(study, tests, flags), ""]
     if tests:
-        lines += [f"## Every metric against {study.reference}", "", *_markdown_table(TEST_COLUMNS, _test_rows(tests)), ""]
+        lines += [
+            f"## Every metric against {study.reference}",
+            "",
+            *_markdown_table(TEST_COLUMNS, _test_rows(tests, flags)),
+            "",
+        ]
     for matrix in built:
         lines += [f"## {_title(matrix)}", "", *_markdown_table(*_matrix_table(matrix)), ""]
+    if about.get("overlaps"):
+        lines += [
+            "## Images of the training rows among the test rows",
+            "",
+            *_markdown_table(OVERLAP_COLUMNS, overlap_table(about["overlaps"], flags)),
+            "",
+        ]
     if about.get("tuned"):
         rows = [[one["row"], f"{one['lr']:.3g}", ", ".join(_tried(lr, value) for lr, value in one["tried"].items())]
                 for one in about["tuned"].values()]  # fmt: skip
@@ -113,7 +142,30 @@ def _tried(lr: str, value: float | None) -> str:
 TEST_COLUMNS = ("row", "less", "metric", "test rows", "difference", "95 % interval", "p", "p adjusted", "seeds")
 
 
-def _test_rows(tests: Sequence[Comparison]) -> list[list[str]]:
+OVERLAP_COLUMNS = ("trained", "test rows", "n", "with an image of training %", "rows of a near-duplicate")
+
+
+def overlap_table(found: Sequence[Overlap], flags: Flags = frozenset()) -> list[list[str]]:
+    """A line for each set of training rows and each set of test rows."""
+    return [
+        [
+            ", ".join(marked(name, flags) for name in one.rows),
+            one.test,
+            str(one.n),
+            _percent(one.shared),
+            "not read" if one.near is None else str(one.near),
+        ]
+        for one in found
+    ]
+
+
+def _percent(share: Estimate) -> str:
+    if share.value is None or share.ci_low is None or share.ci_high is None:
+        return "-"
+    return f"{100 * share.value:.1f} [{100 * share.ci_low:.1f}, {100 * share.ci_high:.1f}]"
+
+
+def _test_rows(tests: Sequence[Comparison], flags: Flags) -> list[list[str]]:
     rows = []
     for one in tests:
         times, digits = METRICS[one.metric][1], max(1, _digits(one.metric))
@@ -123,7 +175,19 @@ def _test_rows(tests: Sequence[Comparison]) -> list[list[str]]:
         )
         delta = "-" if one.delta is None else f"{times * one.delta:+.{digits}f}"
         heading = METRICS[one.metric][0]
-        rows.append([one.a, one.b, heading, one.test, delta, interval, _p(one.p), _p(one.p_adjusted), str(one.seeds)])
+        rows.append(
+            [
+                marked(one.a, flags),
+                marked(one.b, flags),
+                heading,
+                one.test,
+                delta,
+                interval,
+                _p(one.p),
+                _p(one.p_adjusted),
+                str(one.seeds),
+            ]
+        )
     return rows
 
 

@@ -1,0 +1,67 @@
+"""A judge and text metrics over the evaluations of a study, and which rows were trained on the scores of that very judge."""
+
+from collections.abc import Iterable
+
+from osler.errors import RecipeError
+from osler.judging.assessment import assess
+from osler.judging.judges import parse_judge, same_judge
+from osler.judging.texts import TEXTS
+from osler.runs import Run
+from osler.study.files import StudySettings
+from osler.study.grid import Entry
+
+OF_JUDGE = frozenset({"judged_answer", "judged_reasoning", "judge_unscored"})
+"""The metrics that a judge gives."""
+
+MARK = "†"
+"""Stands behind the name of a row that was trained on the scores of the judge that judges it."""
+
+
+def check_judging(study: StudySettings) -> None:
+    """Errors: RecipeError for metrics that nobody gives, or a judge or model that none of them is of."""
+    wanted = set(study.metrics)
+    for key, metrics in (
+        ("judge", OF_JUDGE),
+        ("embedder", {"answer_similarity", "rationale_similarity"}),
+        ("bertscore", {"bertscore"}),
+    ):
+        if getattr(study, key) and not wanted & metrics:
+            raise RecipeError(f"the study's {key} does nothing, as no metric is of it: {', '.join(sorted(metrics))}.")
+    if study.judge:
+        parse_judge(study.judge)
+
+
+def assessed(study: StudySettings, run: Run) -> None:
+    """Nothing; judge.json of the evaluation `run` is there, where a metric of the study needs it. Errors: ModelError."""
+    if not set(study.metrics) & (OF_JUDGE | TEXTS):
+        return
+    judge = study.judge if set(study.metrics) & OF_JUDGE else None
+    assess(
+        run.path,
+        judge,
+        rows=study.judge_rows,
+        see_images=study.see_images,
+        embedder=study.embedder,
+        bertscore=study.bertscore,
+    )
+
+
+def flagged(study: StudySettings, entries: Iterable[Entry]) -> frozenset[str]:
+    """The names of rows that were trained on the scores of the judge that judges them."""
+    if not study.judge:
+        return frozenset()
+    judges = [(entry.name, stage.recipe.judge) for entry in entries for stage in entry.stages if stage.recipe.method == "grpo"]
+    return frozenset(name for name, judge in judges if judge and same_judge(judge.model, study.judge))
+
+
+def marked(name: str, flags: frozenset[str]) -> str:
+    """`name`, with MARK where it is among `flags`."""
+    return f"{name} {MARK}" if name in flags else name
+
+
+def note(study: StudySettings) -> str:
+    """What MARK says."""
+    return (
+        f"{MARK} Trained on the scores of {study.judge}, which is the judge here as well: what it says of this row is what the "
+        "row was trained to make it say. Judge with another, or have people rate (osler rate)."
+    )

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
+from osler import pipeline
 from osler.cli.app import app
-from osler.config import DataSettings
+from osler.config import DataSettings, Recipe
 from osler.datasets.load import DATASETS, DataSpec, load_data, parse_spec
 from osler.datasets.medr1 import split_problem
 from osler.datasets.samples import Samples
@@ -21,6 +22,7 @@ from osler.images import open_image
 from osler.recipe_files import load_recipe
 from osler.schema import LETTERS, Kind, Sample
 from osler.taxonomy import Modality, QuestionType
+from real_layout import save_real_layout
 
 ODD = "odd names (1) [a]/a b & c #1 100% ?x=1 é.png"
 ROW = {"id": "a", "image": "x.png", "question": "Where?", "options": ["Left", "Right"], "answer_index": 1}
@@ -141,7 +143,11 @@ def test_phantoms_by_seed_and_by_mapping():
     [
         ("jsonnl:a", "Did you mean 'jsonl'"),
         ("jsonnl:a b.jsonl", "Did you mean 'jsonl'"),
-        ("nothing", "Known: jsonl, medr1, phantoms, pmc_vqa, pmc_vqa_usable, slake, vqa_med_2019_rad, vqa_rad"),
+        (
+            "nothing",
+            "Known: conversations, csv, hub, jsonl, medr1, omnimedvqa, pathvqa, phantoms, pmc_vqa, pmc_vqa_usable, "
+            "silvar_med, slake, tsv, vqa_med_2019, vqa_med_2019_rad, vqa_rad",
+        ),
         ("osler.datasets.medr1:nothing", "has no function 'nothing'"),
         ({"name": ".medr1:read"}, "package.module:function"),
         ({"name": ""}, "unknown data set ''"),
@@ -520,6 +526,13 @@ def test_a_folder_is_read_in_sorted_order_and_ids_are_unique_across_it(write, tm
     write(ROW | {"id": "a.jsonl"}, name="b.jsonl")
     with pytest.raises(DataError, match=r"b\.jsonl, row 1: the id 'a\.jsonl' is taken by .*a\.jsonl, row 1"):
         load_data(f"jsonl:{tmp_path}")
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_an_empty_manifest(tmp_path, content):
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(DataError, match=r"a\.jsonl: it is empty\. It should hold one JSON object a line"):
+        load_data(f"jsonl:{tmp_path}/a.jsonl")
 
 
 def test_a_folder_without_a_manifest(tmp_path):
@@ -937,3 +950,30 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path, side_px):
     (tmp_path / "bomb.pgm").write_text(f"P5 {side_px} {side_px} 255\n")  # a header without one pixel
     with pytest.raises(DataError, match=r"bomb\.pgm: the image is too large .* Scale it below 80,000,000 pixels"):
         open_image(str(tmp_path / "bomb.pgm"))
+
+
+# --- several images a question ---
+
+
+def test_24_images_a_question_are_trained_on_and_evaluated(tmp_path, write):
+    """On a small model of the published layout, beside questions about one image and about three."""
+    save_real_layout(tmp_path / "model")
+    drawn = [row.images[0] for row in load_data({"name": "phantoms", "train": 24, "val": 0, "test": 0})]
+    split = {"train": [24, 3], "val": [3], "test": [24, 3, 1]}
+    rows = [
+        {"id": f"{name} {n}", "images": (drawn * 2)[:n], "question": "Which?", "options": ["l", "r"], "answer_index": n % 2}
+        | {"split": name, "group": f"{name} {n}"}
+        for name, counts in split.items()
+        for n in counts
+    ]
+    settings = {
+        "model": str(tmp_path / "model"),
+        "data": {"train": f"jsonl:{write(*rows)}"},
+        "rollout": {"G": 2, "prompts_per_step": 2, "max_tokens": 4},
+        "lora": {"r": 2},
+        "max_steps": 1,
+    }
+    run = pipeline.train(Recipe.model_validate(settings), tmp_path / "run")
+    assert [row["step"] for row in run.rows("metrics")] == [1]
+    found = pipeline.evaluate(f"run:{run.path}", settings["data"]["train"], out=tmp_path / "evaluated").rows("records")
+    assert [len(row["sample"]["images"]) for row in found] == split["test"]

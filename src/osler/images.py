@@ -21,10 +21,11 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from osler.drawing.marks import GLYPHS, stamp
 from osler.drawing.phantoms import draw_phantom
@@ -79,6 +80,15 @@ def open_image(reference: str) -> Image.Image:
     with _header(reference) as image:
         image.load()
         return _rgb(ImageOps.exif_transpose(image) if _orientation(image) != 1 else image)
+
+
+def format_of(content: bytes, name: str) -> str:
+    """The format, one of FORMATS, of the image file whose bytes are `content`, from its header; nothing is decoded.
+
+    Errors: DataError that begins with `name` where it has too many pixels, or no format that is read.
+    """
+    with _opened(BytesIO(content), name) as image:
+        return str(image.format)
 
 
 def blank_of(reference: str) -> str:
@@ -163,18 +173,26 @@ def _header(path: str) -> Iterator[Image.Image]:
     """The image at `path`, not decoded yet; whatever goes wrong with it inside the block is a DataError."""
     if not os.path.isfile(path):
         raise DataError.at(path, None, "there is no such image file.", "Check the path and the images root (?images=ROOT).")
+    with _opened(path, path) as image:
+        yield image
+
+
+@contextmanager
+def _opened(file: str | BytesIO, name: str) -> Iterator[Image.Image]:
+    """The image in `file`, not decoded yet; whatever goes wrong inside the block is a DataError that begins with `name`."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
             yield image
     except _TOO_LARGE as error:
         raise DataError.at(
-            path, None, f"the image is too large ({error}).", f"Scale it below {MAX_PIXELS:,} pixels."
+            name, None, f"the image is too large ({error}).", f"Scale it below {MAX_PIXELS:,} pixels."
         ) from error
     except _DAMAGED as error:
+        what = "of no format that is read" if isinstance(file, BytesIO) and isinstance(error, UnidentifiedImageError) else error
         do = f"Replace the file, or convert it to PNG (formats read: {', '.join(FORMATS)})."
-        raise DataError.at(path, None, f"the image cannot be decoded ({error}).", do) from error
+        raise DataError.at(name, None, f"the image cannot be decoded ({what}).", do) from error
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,8 +1,8 @@
 """The two axes on which generalisation is measured: imaging modality and question type.
 
 File names and labels of published data sets are misspelt in many ways; every spelling that was met maps to one value here
-and nowhere else. A label that says that it does not know is `UNKNOWN`; a label that no table holds is `None`, so that the
-adapter that read it can name its file and row.
+and nowhere else. A label that says that it does not know, or that names a modality of OmniMedVQA beyond the eight, is
+`UNKNOWN`; a label that no table holds is `None`, so that the adapter that read it can name its file and row.
 """
 
 import re
@@ -46,7 +46,7 @@ MODALITY_SPELLINGS: dict[Modality, tuple[str, ...]] = {
     ),
     Modality.XRAY: ("x ray", "xray", "x rays", "radiography", "cr", "dx", "chest x ray"),
     Modality.ULTRASOUND: ("ultrasound", "us", "ultrasonography", "sonography"),
-    Modality.DERMOSCOPY: ("dermoscopy", "der", "dermatoscopy"),
+    Modality.DERMOSCOPY: ("dermoscopy", "der", "dermo", "dermatoscopy"),
     Modality.FUNDUS: ("fundus", "fp", "fundus photography", "fundus photograph", "colour fundus", "color fundus"),
     Modality.OCT: (
         "oct",
@@ -55,12 +55,21 @@ MODALITY_SPELLINGS: dict[Modality, tuple[str, ...]] = {
         "optical coherence tomography oct",
     ),
     Modality.MICROSCOPY: ("microscopy", "micro", "microscopy images", "histopathology", "pathology"),
-    Modality.UNKNOWN: ("", "unknown", "not stated", "radiology modality not stated"),
+    Modality.UNKNOWN: (
+        "",
+        "unknown",
+        "not stated",
+        "radiology modality not stated",
+        "colposcopy",
+        "digital photography",
+        "endoscopy",
+        "infrared reflectance imaging",
+    ),
 }
 
 QUESTION_TYPE_SPELLINGS: dict[QuestionType, tuple[str, ...]] = {
     QuestionType.MODALITY: ("modality recognition", "modality", "mr"),
-    QuestionType.ANATOMY: ("anatomy identification", "anatomy", "ai", "organ", "plane", "position"),
+    QuestionType.ANATOMY: ("anatomy identification", "anatomy", "ai", "organ", "organ system", "plane", "position"),
     QuestionType.DISEASE: ("disease diagnosis", "disease", "diagnosis", "dd", "abn", "abnormality"),
     QuestionType.GRADING: ("lesion grading", "grading", "lg", "severity"),
     QuestionType.ATTRIBUTE: (
@@ -68,6 +77,7 @@ QUESTION_TYPE_SPELLINGS: dict[QuestionType, tuple[str, ...]] = {
         "biological attribute analysis",
         "attribute",
         "oba",
+        "other bio",
         "attrib",
         "atrib",
         "size",

@@ -17,18 +17,18 @@ Every other field is kept in `Sample.extra`. A blank line is skipped. Of a folde
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from osler.datasets.load import DataSpec, at_row, image_below
-from osler.datasets.samples import kinds_of, known_modality, known_question_type
+from osler.datasets.problems import refuse
+from osler.datasets.samples import kinds_of, known_modality, known_question_type, known_split
 from osler.errors import DataError, unknown
 from osler.images import PHANTOM
-from osler.schema import LETTERS, SPLITS, Kind, Sample, fold_text
+from osler.schema import LETTERS, Kind, Sample, fold_text
 
 _BOM = b"\xef\xbb\xbf"
-_MEANT = {"validation": "val", "valid": "val", "dev": "val", "training": "train", "testing": "test"}
-"""What other names of a split probably stand for: suggested, never assumed."""
 
 
 class _Row(BaseModel):
@@ -77,25 +77,56 @@ class _Row(BaseModel):
         return None if found is None else str(found)
 
 
+FIELDS = frozenset(_Row.model_fields)
+"""The names that mean something in a row of a manifest."""
+
+
 def read(spec: DataSpec) -> Iterator[Sample]:
     """The samples of a manifest, or of every manifest below a folder. Errors: DataError that names file and row."""
     for file in spec.files(".jsonl"):
         root = spec.images or file.parent
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not (line := line.removeprefix(_BOM if number == 1 else b"").strip()):
-                    continue
-                with at_row(file, number):
-                    sample = _sample(_Row.model_validate_json(line), root, f"{file}, row {number}")
+        for number, line in json_lines(file):
+            with at_row(file, number):
+                sample = _sample(_Row.model_validate_json(line), root, f"{file}, row {number}")
                 yield sample
 
 
-def _sample(row: _Row, root: str | Path, origin: str) -> Sample:
+def json_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Each line of `file` that is not blank, and its number from 1; at least one. Errors: DataError for a row or the file."""
+    empty = True
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not (line := line.removeprefix(_BOM if number == 1 else b"").strip()):
+                continue
+            empty = False
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                kind = " The file begins as UTF-16 does." if line[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+                what = f"it is no JSON object in UTF-8 ({error.reason} at byte {error.start}).{kind}"
+                refuse(f"{file}, row {number}", f"{what} Save the file in UTF-8.", error)
+                if kind:
+                    return  # nor will any other line be
+                continue
+            yield number, text
+    if empty:
+        raise DataError.at(file, None, "it is empty.", "It should hold one JSON object a line.")
+
+
+def manifest_sample(fields: dict[str, Any], root: str | Path, origin: str, distinct: bool = True) -> Sample:
+    """The sample that a row of a manifest with these fields is; two of its options may be the same unless `distinct`.
+
+    Errors: DataError or ValidationError, which `at_row` turns into one that names file and row.
+    """
+    return _sample(_Row.model_validate(fields), root, origin, distinct)
+
+
+def _sample(row: _Row, root: str | Path, origin: str, distinct: bool = True) -> Sample:
     """`row` with its fields checked against each other. Errors: DataError."""
     for name in ("id", "question"):
         if not str(getattr(row, name)).strip():
             raise DataError(f"the field {name!r} is empty.")
-    options = _options(row)
+    options = _options(row, distinct)
     golds, gold_index = _choice(row, options) if options else (_open(row), None)
     return Sample(
         id=str(row.id),
@@ -109,7 +140,7 @@ def _sample(row: _Row, root: str | Path, origin: str) -> Sample:
         modality=known_modality(row.modality),
         question_type=known_question_type(row.question_type),
         source=row.source,
-        split=_split(row.split),
+        split=known_split(row.split),
         group=row.owner,
         group_is_patient=row.group_is_patient,
         language=row.language,
@@ -118,16 +149,8 @@ def _sample(row: _Row, root: str | Path, origin: str) -> Sample:
     )
 
 
-def _split(name: str | None) -> str | None:
-    """`name`, if it is a split: rows of another would never be used. Errors: DataError with what was probably meant."""
-    if name is None or name in SPLITS:
-        return name
-    meant = _MEANT.get(name.strip().lower())
-    raise DataError(unknown("split", name, SPLITS) + (f" Write {meant!r}." if meant else ""))
-
-
-def _options(row: _Row) -> tuple[str, ...]:
-    """The options, none or two to ten that the grader tells apart. Errors: DataError."""
+def _options(row: _Row, distinct: bool) -> tuple[str, ...]:
+    """The options, none or two to ten, which the grader tells apart if they must be `distinct`. Errors: DataError."""
     options = tuple(row.options or ())
     if len(options) == 1:
         raise DataError("it has only one option. Give two or more, or none for an open question.")
@@ -135,7 +158,7 @@ def _options(row: _Row) -> tuple[str, ...]:
         raise DataError(f"it has {len(options)} options; {len(LETTERS)} is the most that letters name.")
     if not all(map(fold_text, options)):
         raise DataError("it has an empty option.")
-    if len(set(map(fold_text, options))) < len(options):
+    if distinct and len(set(map(fold_text, options))) < len(options):
         raise DataError(f"two of its options are the same: {list(options)}.")
     return options
 

@@ -6,6 +6,8 @@
     {name: phantoms, seed: 0, train: 400, val: 60, test: 240}    how many images of each split
     {name: phantoms, mark: {train: with, test: against}, mark_share: 0.9}    what their marks say (osler.drawing.marks)
     {name: phantoms, grain: 60}                  images that are 60 % noise
+    {name: csv, path: ..., columns: {image: filename, answer: label}}    what columns are, by name (osler.datasets.columns)
+    {name: hub, path: OWNER/NAME, config: ..., split: ..., columns: {...}}    a data set of the Hugging Face hub, or a folder
 
 A mapping may also say which of the rows are kept, first by `where`, then by `limit`:
 
@@ -20,6 +22,7 @@ A new data set is one file and one line in `DATASETS`. One that lives elsewhere 
 `package.module:function`, where the function takes the `DataSpec`, its paths found, and yields `Sample`s.
 """
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +37,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationE
 from pydantic.dataclasses import dataclass
 
 from osler.datasets import keeping, phantoms
+from osler.datasets.problems import names_row, refuse
 from osler.datasets.samples import Samples
 from osler.errors import DataError, unknown
 from osler.progress import console
@@ -42,6 +46,14 @@ from osler.schema import Sample
 _ROW_KEYS = ("where", "limit", "seed")
 _FILE_KEYS = ("name", "path", "images", *_ROW_KEYS)
 _PHANTOM_KEYS = ("name", *phantoms.IMAGES, "mark", "mark_share", "grain", *_ROW_KEYS)
+_KEYS_OF = {
+    "phantoms": _PHANTOM_KEYS,
+    "csv": (*_FILE_KEYS, "columns"),
+    "hub": (*_FILE_KEYS, "columns", "config", "split"),
+}
+"""The keys of a mapping, by the name of its data set; `_FILE_KEYS` for all others."""
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FUNCTION = re.compile(r"(?P<name>[^\W\d][\w.]*:[^\W\d]\w*)(?:(?P<colon>:)(?P<path>.*))?", re.DOTALL)
 
 
@@ -49,7 +61,8 @@ _FUNCTION = re.compile(r"(?P<name>[^\W\d][\w.]*:[^\W\d]\w*)(?:(?P<colon>:)(?P<pa
 class DataSpec:
     """Which data set, and where: `path` and the `images` root for files; images of each split and marks for phantoms.
 
-    `where` and `limit` say which rows are kept; `seed` is that of the limit, and of the drawing.
+    `where` and `limit` say which rows are kept; `seed` is that of the limit, and of the drawing. `columns` names the columns of
+    a table, `config` and `split` a part of a Hugging Face data set.
     """
 
     name: str
@@ -64,6 +77,9 @@ class DataSpec:
     grain: Annotated[int, Field(ge=0, le=99)] = 0
     where: dict[str, str | list[str]] | None = None
     limit: PositiveInt | dict[str, PositiveInt] | None = None
+    columns: dict[str, str] | None = None
+    config: str | None = None
+    split: str | None = None
 
     def files(self, suffix: str) -> list[Path]:
         """The file at `path`, or every file below it that ends in `suffix`, sorted. Errors: DataError where there is none."""
@@ -91,12 +107,20 @@ def draw(spec: DataSpec) -> Iterable[Sample]:
 Adapter = Callable[[DataSpec], Iterable[Sample]]
 
 DATASETS: dict[str, str | Adapter] = {
+    "conversations": "osler.datasets.conversations:read",
+    "csv": "osler.datasets.csv_folder:read",
+    "hub": "osler.datasets.hub:read",
     "jsonl": "osler.datasets.jsonl:read",
     "medr1": "osler.datasets.medr1:read",
+    "omnimedvqa": "osler.datasets.omnimedvqa:read",
+    "pathvqa": "osler.datasets.pathvqa:read",
     "phantoms": draw,
     "pmc_vqa": "osler.datasets.pmc_vqa:read",
     "pmc_vqa_usable": "osler.datasets.pmc_vqa:read_usable",
+    "silvar_med": "osler.datasets.silvar_med:read",
     "slake": "osler.datasets.slake:read",
+    "tsv": "osler.datasets.tsv:read",
+    "vqa_med_2019": "osler.datasets.vqa_med_2019:read",
     "vqa_med_2019_rad": "osler.datasets.vqa_rad:read_vqa_med",
     "vqa_rad": "osler.datasets.vqa_rad:read",
 }
@@ -109,12 +133,21 @@ def load_data(spec: str | Mapping[str, Any] | DataSpec) -> Samples:
     Errors: DataError, with file and row where it is about a row; where no row is left it says what there was.
     """
     known = spec if isinstance(spec, DataSpec) else parse_spec(spec)
-    read = find_adapter(known.name)
-    with _named(known):
-        _require_words(known)
-        wanted = keeping.wanted_values(known.where or {})
-    samples = Samples.of(read(replace(known, path=_located(known.path), images=_located(known.images))))
+    samples, wanted = Samples.of(read_rows(known)), keeping.wanted_values(known.where or {})
     return _kept(known, samples, wanted) if wanted or known.limit is not None else samples
+
+
+def read_rows(spec: DataSpec) -> Iterable[Sample]:
+    """The samples of `spec` as its adapter reads them, one after another, whatever `where` and `limit` say.
+
+    Errors: DataError; about a row once it is read.
+    """
+    read = find_adapter(spec.name)
+    with _named(spec):
+        _require_words(spec)
+        keeping.wanted_values(spec.where or {})
+    path = spec.path if _is_on_hub(spec) else _located(spec.path)
+    return read(replace(spec, path=path, images=_located(spec.images)))
 
 
 def _kept(spec: DataSpec, samples: Samples, wanted: Mapping[str, set[str]]) -> Samples:
@@ -180,11 +213,23 @@ def image_below(root: str | Path, image: str) -> str:
 
 @contextmanager
 def at_row(file: Path, number: int) -> Iterator[None]:
-    """Whatever is found wrong with a row inside the block becomes a DataError that names `file` and row `number`, from 1."""
+    """Whatever is found wrong with a row inside the block becomes a DataError that names `file` and row `number`, from 1.
+
+    Yield its sample inside as well: where problems are collected (osler.datasets.problems) the block just ends there.
+    """
+    with at_place(f"{file}, row {number}"):
+        yield
+
+
+@contextmanager
+def at_place(where: str) -> Iterator[None]:
+    """Whatever is found wrong inside the block becomes a DataError that begins with `where`, a file or (as `at_row`) a row."""
     try:
         yield
     except (DataError, ValidationError) as error:
-        raise DataError.at(file, number, _sentence(error)) from error
+        if not names_row(where):
+            raise DataError(f"{where}: {_sentence(error)}") from error
+        refuse(where, _sentence(error), error)
 
 
 @contextmanager
@@ -202,7 +247,7 @@ def _title(spec: DataSpec) -> str:
 
 def _require_words(spec: DataSpec) -> None:
     """Errors: DataError for a mapping in `spec` that says nothing."""
-    for key in ("where", "limit", "mark"):
+    for key in ("where", "limit", "mark", "columns"):
         if getattr(spec, key) == {}:
             raise DataError(f"{key}: it is empty. Say something there, or leave {key} out.")
 
@@ -215,6 +260,8 @@ def _sentence(error: DataError | ValidationError) -> str:
     if not first["loc"]:
         return f"it is no JSON object: {first['msg']}."
     field = f"the field {first['loc'][0]!r}"
+    if isinstance(first["input"], float) and not math.isfinite(first["input"]):
+        return f"{field}: it is NaN or infinite, and no value. Write one, or leave the row out."
     return f"{field} is missing." if first["type"] == "missing" else f"{field}: {first['msg']}."
 
 
@@ -232,7 +279,7 @@ def _mapping(text: str) -> dict[str, Any]:
 
 def _checked(parts: dict[str, Any]) -> DataSpec:
     """The DataSpec of `parts`, whose keys and types are checked."""
-    keys = _PHANTOM_KEYS if parts.get("name") == "phantoms" else _FILE_KEYS
+    keys = _KEYS_OF.get(str(parts.get("name")), _FILE_KEYS)
     for key in parts:
         if key not in keys:
             raise DataError(f"the data spec {parts}: {unknown('key', key, keys)}")
@@ -248,6 +295,15 @@ def _seed(spec: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise DataError(f"the data spec {spec!r} is not understood. Write phantoms:SEED with a whole number, as phantoms:7.")
     return int(text)
+
+
+def _is_on_hub(spec: DataSpec) -> bool:
+    """Whether `spec` names a data set of the hub, OWNER/NAME: nothing here has that path, and no folder the owner's name."""
+    if spec.name != "hub" or not _HUB_NAME.fullmatch(spec.path or ""):
+        return False
+    owner, _, _ = str(spec.path).partition("/")
+    roots = filter(None, (".", os.environ.get("OSLER_DATA")))
+    return not any(os.path.exists(os.path.join(root, owner)) for root in roots)
 
 
 def _located(path: str | None) -> str | None:

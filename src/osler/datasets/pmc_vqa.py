@@ -30,6 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.problems import refuse, refuse_as
 from osler.errors import DataError
 from osler.progress import console
 from osler.schema import LETTERS, SPLITS, Kind, Sample, fold_text
@@ -51,7 +52,9 @@ def read(spec: DataSpec) -> Iterator[Sample]:
     for file in _files(spec):
         for found in _read(file, spec.images):
             if isinstance(found, DataError):
-                raise DataError(f"{found} Put it right, or name pmc_vqa_usable, which leaves such rows out.") from found
+                do = "Put it right, or name pmc_vqa_usable, which leaves such rows out."
+                refuse_as(DataError(f"{found} {do}"), found)
+                continue
             yield found
 
 
@@ -90,12 +93,12 @@ def _read(file: Path, root: str | None) -> Iterator[Sample | DataError]:
     for number, where, row in _rows(file):
         with at_row(file, number):
             images = () if root is None else (image_below(root, row["Figure_path"].strip()),)
-        found: Sample | DataError
-        try:
-            found = _sample(f"pmc_vqa/{file.stem}/{number}", images, row, split, where)
-        except DataError as error:
-            found = DataError(f"{where}: {error}")
-        yield found
+            found: Sample | DataError
+            try:
+                found = _sample(f"pmc_vqa/{file.stem}/{number}", images, row, split, where)
+            except DataError as error:
+                found = DataError(f"{where}: {error}")
+            yield found
 
 
 def _rows(file: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
@@ -118,11 +121,15 @@ def _rows(file: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
                 where = f"{file}, row {number}" + (f" (to line {end})" if end != number + 1 else "")
                 if len(fields) != len(names):
                     what = f"it has {len(fields)} fields, the header {len(names)}. Is a quotation mark missing?"
-                    raise DataError(f"{where}: {what}")
+                    refuse(where, what)
+                    continue
                 yield number, where, dict(zip(names, fields, strict=True))
         except (csv.Error, UnicodeDecodeError) as error:
             what = f"from line {begin} on it is no CSV in UTF-8 ({error})."
-            raise DataError.at(file, number + 1 if names else None, what) from error
+            if not names:
+                raise DataError.at(file, None, what) from error
+            refuse(f"{file}, row {number + 1}", what, error)
+            return
     if not names:
         raise DataError.at(file, None, "it is empty.")
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from osler.errors import DataError, unknown
-from osler.schema import Kind, Sample, fold_text
+from osler.schema import SPLITS, Kind, Sample, fold_text
 from osler.taxonomy import Modality, QuestionType, modality_of, question_type_of
 
 _TEXTS = pa.list_(pa.string())
@@ -42,6 +42,10 @@ COLUMNS = pa.schema(
 )
 BATCH = 4096
 """Rows that are held as Python objects at one time while a table is built or walked through."""
+
+
+SPLIT_NAMES = {"validation": "val", "valid": "val", "dev": "val", "training": "train", "testing": "test"}
+"""What other names of a split stand for, where a form documents them; in a manifest they are suggested, never assumed."""
 
 
 class Samples(Sequence[Sample]):
@@ -165,3 +169,11 @@ def known_question_type(label: str | None) -> QuestionType:
     if (found := question_type_of(label)) is None:
         raise DataError(unknown("question type", label, map(str, QuestionType)))
     return found
+
+
+def known_split(name: str | None) -> str | None:
+    """`name`, if it is a split: rows of another would never be used. Errors: DataError with what was probably meant."""
+    if name is None or name in SPLITS:
+        return name
+    meant = SPLIT_NAMES.get(name.strip().lower())
+    raise DataError(unknown("split", name, SPLITS) + (f" Write {meant!r}." if meant else ""))

@@ -54,7 +54,7 @@ def read(spec: DataSpec) -> Iterator[Sample]:
         for number, value in enumerate(json_rows(file), 1):
             with at_row(file, number):
                 sample = _sample(_Row.model_validate(value), spec.images, FILES.get(file.name), f"{file}, row {number}")
-            yield sample
+                yield sample
 
 
 def _sample(row: _Row, root: str | None, split: str | None, origin: str) -> Sample:

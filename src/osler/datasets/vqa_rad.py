@@ -75,7 +75,7 @@ def _read(spec: DataSpec, data_set: _DataSet) -> Iterator[Sample]:
         for number, value in enumerate(rows, 1):
             with at_row(file, number):
                 sample = _sample(data_set.row.model_validate(value), data_set, file.stem, spec.images)
-            yield replace(sample, split="test" if _is_test(value) else split, origin=f"{file}, row {number}")
+                yield replace(sample, split="test" if _is_test(value) else split, origin=f"{file}, row {number}")
 
 
 def _is_test(value: Any) -> bool:

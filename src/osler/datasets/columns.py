@@ -1,0 +1,190 @@
+"""Columns with names of the user's own, as tables and Hugging Face data sets have them: a row becomes a row of the manifest.
+
+    id                       the file's name and the row's number where there is no such column
+    image | images           one or several: a list, or texts parted by ";"
+    question
+    options                  a list, or texts parted by "|"; or columns A, B, C, ... of which the last may be empty
+    answer                   the letter or the text of an option, or both as "B) text"; a whole number is its place from 0;
+                             without options the gold itself, or a list of all that are accepted
+    answer_index             the place of the gold among the options, from 0
+    modality, question_type, split, group, rationale, language, kind, source
+    patient                  the group, which is then a patient
+
+A column is known by its name, in either case ("Question" is question); `columns: {question: text, answer: label}` in a spec
+names others. A column that has none of these names is kept in `extra`. A cell that is empty is absent, and one that reads NaN
+is an error. Labels of modality and question type that are not known count as unknown and are told on stderr.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from osler.datasets.questions import list_in, told_place
+from osler.errors import DataError, unknown
+from osler.progress import console
+from osler.schema import LETTERS
+from osler.taxonomy import modality_of, question_type_of
+
+GOLDS = ("answer", "answers", "answer_index")
+_TEXTS = ("id", "question", "modality", "question_type", "split", "group", "patient", "rationale", "language", "kind", "source")
+NAMES = (*_TEXTS, "image", "images", "options", *GOLDS, *LETTERS)
+"""What a column can be."""
+
+_ONE_OF = (("image", "images"), GOLDS, ("patient", "group"), ("options", *LETTERS))
+"""Names for the same thing: who names a column for one of them does not mean a column that is called like another."""
+
+_MAY_READ_NAN = ("options", "answer", "answers", *LETTERS)
+_RESERVED = {*NAMES, "patient_or_group_id", "group_is_patient", "text_only"} - {"patient", *LETTERS}
+"""The fields of the manifest: a column so called that is none of them keeps its cells under another name."""
+
+
+def columns_of(there: Iterable[str], named: Mapping[str, str]) -> dict[str, str]:
+    """The name of each of `NAMES` that one of the columns `there` has, by `named` or by itself.
+
+    Errors: DataError where `named` speaks of what is not there, two columns have one name, or one that all rows need is absent.
+    """
+    there = list(there)
+    settled = {name for names in _ONE_OF if named.keys() & set(names) for name in names} - set(LETTERS)
+    for name, column in named.items():
+        if name not in NAMES:
+            raise DataError(f"columns: {unknown('name', name, NAMES)}")
+        if column not in there:
+            raise DataError(f"columns: {name} is said to be {column!r}. {unknown('column', column, there)}")
+    found = dict(named)
+    for column in there:
+        name = column.strip().upper() if len(column.strip()) == 1 else column.strip().lower().replace(" ", "_")
+        if name not in NAMES or name in named or name in settled or column in named.values():
+            continue
+        if name in found:
+            raise DataError(f"its columns {found[name]!r} and {column!r} are both {name}. Name one: columns: {{{name}: ...}}.")
+        found[name] = column
+    _require(found, there)
+    return found if "A" in found and "B" in found else {name: found[name] for name in found if name not in LETTERS}
+
+
+def _require(found: Collection[str], there: Collection[str]) -> None:
+    """Errors: DataError where a column is absent that every row needs."""
+    for names in (("question",), ("image", "images"), GOLDS):
+        if not any(name in found for name in names):
+            do = f"If another is meant, say so: columns: {{{names[0]}: ...}}."
+            raise DataError(f"it has no column {names[0]!r}, but {', '.join(map(repr, there))}. {do}")
+
+
+def manifest_row(cells: Mapping[str, Any], columns: Mapping[str, str], name: str) -> dict[str, Any]:
+    """The fields of the manifest that `cells` are, by column; the id is `name` where they have none. Errors: DataError."""
+    said = {one: _checked(one, column, cells[column]) for one, column in columns.items()}
+    fields: dict[str, Any] = {"id": name}
+    fields |= {one: _text(one, said[one]) for one in _TEXTS if said.get(one) is not None}
+    if patient := fields.pop("patient", None):
+        if "group" in fields:
+            raise DataError("it has both a patient and a group. Name one of the two columns.")
+        fields |= {"group": patient, "group_is_patient": True}
+    shown = {one: said[one] for one in ("image", "images") if said.get(one) is not None}
+    if len(shown) > 1:
+        raise DataError("it has both an image and images. Name one of the two columns.")
+    fields |= shown
+    if options := _options(said):
+        fields["options"] = options
+    used = set(columns.values())
+    rest = {column: value for column, value in cells.items() if column not in used and value is not None and value != ""}
+    extra = {f"column_{column}" if column in _RESERVED else column: value for column, value in rest.items()}
+    return {**extra, **fields, **_gold(said, options)}
+
+
+def _checked(name: str, column: str, value: Any) -> Any:
+    """`value`, None where it is empty. Errors: DataError where it reads NaN, but for the text of an option or answer."""
+    if isinstance(value, str) and not value.strip():
+        return None
+    reads_nan = isinstance(value, str) and value.strip().lower() == "nan" and name not in _MAY_READ_NAN
+    if reads_nan or (isinstance(value, float) and math.isnan(value)):
+        raise DataError(f"the field {name!r} (column {column!r}) is NaN, not a number. Fill it in, or leave the cell empty.")
+    return value
+
+
+def _text(name: str, value: Any) -> str:
+    """`value` as text. Errors: DataError where it is neither text nor a number."""
+    if isinstance(value, str):
+        return value if name in ("question", "rationale") else value.strip()
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return str(value)
+    raise DataError(f"the field {name!r} should be a text, not {value!r}.")
+
+
+def _options(said: Mapping[str, Any]) -> list[str]:
+    """The options, none or more. Errors: DataError where one between two is empty, or they are neither list nor text."""
+    found = said.get("options")
+    if found is None:
+        letters = [letter for letter in LETTERS if letter in said]
+        texts = [said[letter] for letter in letters]
+        while texts and texts[-1] is None:
+            texts.pop()
+        if letters[: len(texts)] != list(LETTERS[: len(texts)]) or None in texts:
+            empty = next(letter for letter in LETTERS if said.get(letter) is None)
+            raise DataError(f"its option {empty} is empty, but a later one is not.")
+        return [_text("options", text) for text in texts]
+    if isinstance(found, str):
+        found = list_in(found.strip()) or found.split("|")
+    if isinstance(found, Mapping):
+        found = [found[letter] for letter in sorted(found) if found[letter] is not None]
+    if not isinstance(found, list):
+        raise DataError(f"the field 'options' should be a list of texts, not {found!r}.")
+    return [_text("options", text) for text in found]
+
+
+def _gold(said: Mapping[str, Any], options: list[str]) -> dict[str, Any]:
+    """The gold as the manifest says it. Errors: DataError."""
+    found = {name: said[name] for name in GOLDS if said.get(name) is not None}
+    answer, place = found.get("answer", found.get("answers")), found.get("answer_index")
+    if place is not None:
+        told = str(place).strip()
+        if isinstance(place, bool) or not told.isascii() or not told.isdigit():
+            raise DataError(f"the field 'answer_index' should be a whole number from 0, not {place!r}.")
+        found["answer_index"] = int(told)
+    if not options or answer is None:
+        return {**found, **_open(answer)} if answer is not None else found
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
+    if isinstance(answer, int) and not isinstance(answer, bool) and str(answer) not in options:
+        return {"answer_index": answer}
+    if isinstance(answer, list):
+        raise DataError(f"the field 'answer' names {len(answer)} answers, but exactly one option is right.")
+    told_at = told_place(options, _text("answer", answer))
+    if found.get("answer_index", told_at) != told_at:
+        raise DataError(f"its golds disagree: answer {answer!r} but answer_index {place}. Exactly one option is right.")
+    return {"answer_index": told_at}
+
+
+def _open(answer: Any) -> dict[str, Any]:
+    """All accepted texts of a question without options. Errors: DataError."""
+    texts = answer if isinstance(answer, list) else [answer]
+    if any(isinstance(text, str) and text.strip().lower() == "nan" for text in texts):
+        raise DataError("the field 'answer' is NaN, not a number. Fill it in.")
+    return {"answer": None, "answers": [_text("answer", text) for text in texts]}
+
+
+class Labels:
+    """Modalities and question types as the taxonomy knows them; what it does not know is unknown, and counted."""
+
+    def __init__(self) -> None:
+        self.unknown: Counter[tuple[str, str]] = Counter()
+
+    def read(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """`fields` with both labels known or absent; one that is not known is kept as modality_as_written, ..."""
+        found = dict(fields)
+        for name, known in (("modality", modality_of), ("question_type", question_type_of)):
+            label = found.get(name)
+            if isinstance(label, str) and known(label) is None:
+                self.unknown[name, label] += 1
+                found[f"{name}_as_written"] = found.pop(name)
+        return found
+
+    def tell(self, file: object) -> None:
+        """On stderr, a line for each kind of label that had unknown ones in `file`: which, and of how many rows."""
+        for name in sorted({name for name, _ in self.unknown}):
+            counts = Counter({label: n for (one, label), n in self.unknown.items() if one == name})
+            said = ", ".join(f"{label!r} ({n:,})" for label, n in counts.most_common(5))
+            more = f" and {len(counts) - 5:,} more" if len(counts) > 5 else ""
+            rows = f"{counts.total():,} row{'s' * (counts.total() != 1)}"
+            note = f"{file}: the {name.replace('_', ' ')} of {rows} is not known and counts as unknown: {said}{more}."
+            console.print(note, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,150 @@
+"""Conversations as TRL and ms-swift train on them: a question that a user asks about images, and its answer, one row a line.
+
+    {"messages": [{"role": "user", "content": "<image>Which organ is enlarged?\\nA) Liver\\nB) Spleen"}], "images": ["a.png"],
+     "solution": "<answer> B </answer>"}
+    {"prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is there air?"}]}], "image": "a.png",
+     "completion": [{"role": "assistant", "content": "<think>It is black below the diaphragm.</think><answer>yes</answer>"}]}
+
+The forms are those of TRL's guide to data set formats and of ms-swift's guide to custom data sets; the rows are ours.
+
+    messages | prompt [completion] | conversations    one turn of a user and at most one answer; a system's is kept in `extra`;
+                                with `from` and `value` instead of `role` and `content` too; `prompt` may be one text
+    images | image              paths below ROOT of `?images=ROOT`, else of the file's own folder; or data:image/...;base64,...
+    solution | answer           the gold, in `<answer>` or bare: a letter, or a text; without it what the assistant answers
+    id                          the file's name and the row's number where there is none
+
+An image may also be part of the content ({"type": "image", "image": PATH}). Marks, `<image>` or {"type": "image"}, must be as
+many as images; without any mark all images stand first. osler shows images before the question, so marks that stand apart are
+taken out, and one inside a sentence reads "image 2". Options are read where they can be told for certain
+(osler.datasets.questions.options_in); otherwise the question is open. What an assistant thinks, in `<think>`, is the rationale.
+All other fields are those of the manifest (osler.datasets.jsonl). A file that ends in .json holds one array of such rows. Below
+a folder all `*.jsonl` are read.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from osler.datasets.columns import Labels
+from osler.datasets.jsonl import json_lines, manifest_sample
+from osler.datasets.load import DataSpec, at_row
+from osler.datasets.published import Answer, json_rows
+from osler.datasets.questions import options_in, told_place
+from osler.datasets.turns import MARK, Turn, question_and_images, turn_of
+from osler.errors import DataError
+from osler.schema import Sample, fold_text
+
+_THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_LOOKS_CHOSEN = re.compile(r"\(?[A-J][).:]?")
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    messages: list[dict[str, Any]] | None = None
+    prompt: list[dict[str, Any]] | str | None = None
+    completion: list[dict[str, Any]] | str | None = None
+    conversations: list[dict[str, Any]] | None = None
+    images: list[Any] | None = None
+    image: Any = None
+    solution: Answer | None = None
+    answer: Answer | None = None
+
+
+def read(spec: DataSpec) -> Iterator[Sample]:
+    """The samples of one file, or of all below a folder. Errors: DataError that names file and row."""
+    for file in spec.files(".jsonl"):
+        root, labels = spec.images or file.parent, Labels()
+        for number, value in _values(file):
+            with at_row(file, number):
+                row = _Row.model_validate_json(value) if isinstance(value, str) else _Row.model_validate(value)
+                fields = {"id": f"{file.stem}/{number}", **(row.model_extra or {}), **_fields(row)}
+                sample = manifest_sample(labels.read(fields), root, f"{file}, row {number}")
+                yield sample
+        labels.tell(file)
+
+
+def _values(file: Path) -> Iterator[tuple[int, Any]]:
+    """The rows of `file` with their numbers, not checked yet: the text of a line, or what an array holds. Errors: DataError."""
+    yield from enumerate(json_rows(file), 1) if file.suffix == ".json" else json_lines(file)
+
+
+def _fields(row: _Row) -> dict[str, Any]:
+    """The fields of the manifest that `row` is, but for those that it has by their names. Errors: DataError."""
+    turns = _turns(row)
+    asked, answered = (_only(turns, role) for role in ("user", "assistant"))
+    if asked is None:
+        raise DataError("no user asks anything in it.")
+    if MARK in (answered.text if answered else ""):
+        raise DataError("its assistant's turn holds an image. Images belong to the question.")
+    text, images = question_and_images(asked, _listed(row))
+    question, options = options_in(text)
+    thought, said = _parted(answered.text) if answered else (None, None)
+    system = [turn.text for turn in turns if turn.role == "system"]
+    return {
+        "question": question,
+        "images": images,
+        **({"options": list(options)} if options else {}),
+        **_gold(row, said, question, options),
+        **({"rationale": thought} if thought else {}),
+        **({"system": "\n".join(system)} if system else {}),
+    }
+
+
+def _turns(row: _Row) -> list[Turn]:
+    """All turns in their order. Errors: DataError where there are none, or they are given twice."""
+    given = [name for name in ("messages", "prompt", "conversations") if getattr(row, name) is not None]
+    if len(given) != 1:
+        raise DataError(f"it has {' and '.join(given) or 'no messages'}. Give one of messages, prompt and conversations.")
+    first = getattr(row, given[0])
+    turns = [{"role": "user", "content": first}] if isinstance(first, str) else first
+    last = row.completion or []
+    turns = [*turns, *([{"role": "assistant", "content": last}] if isinstance(last, str) else last)]
+    return [turn_of(turn) for turn in turns]
+
+
+def _only(turns: Sequence[Turn], role: str) -> Turn | None:
+    """The one turn of `role`, None where there is none. Errors: DataError where there are several."""
+    found = [turn for turn in turns if turn.role == role]
+    if len(found) > 1:
+        raise DataError(f"it has {len(found)} turns of the {role}. Write one question and its answer a row.")
+    return found[0] if found else None
+
+
+def _listed(row: _Row) -> list[Any]:
+    """The images beside the turns. Errors: DataError where there are two lists."""
+    if row.image is not None and row.images is not None:
+        raise DataError("it has both 'image' and 'images'. Keep one.")
+    return row.images if row.images is not None else [] if row.image is None else [row.image]
+
+
+def _parted(text: str) -> tuple[str | None, str]:
+    """What an assistant thinks, None where it does not say, and what it answers: in `<answer>`, or else all the rest."""
+    thoughts, answers = _THOUGHT.findall(text), _ANSWER.findall(text)
+    if len(thoughts) > 1 or len(answers) > 1:
+        raise DataError("it thinks or answers more than once: several <think> or <answer>.")
+    rest = answers[0] if answers else _THOUGHT.sub("", text)
+    return (thoughts[0].strip() or None if thoughts else None), rest.strip()
+
+
+def _gold(row: _Row, said: str | None, question: str, options: tuple[str, ...]) -> dict[str, Any]:
+    """The gold as a manifest says it. Errors: DataError where there is none, or two that differ."""
+    given = {name: _parted(text)[1] for name in ("solution", "answer") if (text := getattr(row, name)) is not None}
+    golds = list(given.values()) or ([said] if said is not None else [])
+    if not golds or not all(map(fold_text, golds)):
+        raise DataError("it has no gold. Give solution, or an assistant's turn.")
+    if options:
+        places = {told_place(options, gold, letters_first=True) for gold in golds}
+        if len(places) > 1:
+            raise DataError(f"its golds disagree: {given}.")
+        return {"answer_index": places.pop()}
+    if _LOOKS_CHOSEN.fullmatch(golds[0]) and all(re.search(rf"\b{letter}[).:]", question) for letter in "AB"):
+        what = f"its gold is the letter {golds[0]}, but its options cannot be read for certain from {question[-80:]!r}."
+        raise DataError(f"{what} Write each on a line of its own, as 'A) liver', with an empty line behind the last.")
+    if len(set(map(fold_text, golds))) > 1:
+        raise DataError(f"its golds disagree: {given}.")
+    return {"answers": golds[:1]}

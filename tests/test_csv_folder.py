@@ -1,0 +1,316 @@
+"""A CSV of one's own and a folder of images; and what a column can be, for Hugging Face data sets too."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from osler.datasets.columns import columns_of, manifest_row
+from osler.datasets.load import DataSpec, load_data, parse_spec
+from osler.datasets.questions import list_in, told_place
+from osler.errors import DataError
+from osler.images import open_image
+from osler.schema import LETTERS, Kind, Sample
+from osler.taxonomy import Modality, QuestionType
+
+ROW = {"id": "", "image": "x.png", "question": "Which organ is enlarged?", "A": "Liver", "B": "Spleen", "C": "", "answer": "B"}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes rows, each valid but for the given fields and its id its place, to a CSV beside x.png; returns its path."""
+    Image.new("RGB", (4, 3)).save(tmp_path / "x.png")
+
+    def rows_file(*rows, name="rows.csv", encoding="utf-8"):
+        full = [ROW | {"id": f"q{n}"} | row for n, row in enumerate(rows, 1)]
+        columns = list(dict.fromkeys(column for row in full for column in row))
+        lines = io.StringIO(newline="")
+        writer = csv.writer(lines)
+        writer.writerow(columns)
+        writer.writerows([row.get(column, "") for column in columns] for row in full)
+        (tmp_path / name).write_bytes(lines.getvalue().encode(encoding))
+        return tmp_path / name
+
+    return rows_file
+
+
+def failure(spec) -> str:
+    with pytest.raises(DataError) as error:
+        load_data(spec)
+    return str(error.value)
+
+
+# --- rows ---
+
+
+def test_every_field_of_a_row(write, tmp_path):
+    row = {
+        "image": "x.png; x.png",
+        "question": "Is it\nlarge?",
+        "A": "Yes",
+        "B": "No",
+        "answer": "no",
+        "modality": "MR",
+        "question_type": "Disease Diagnosis",
+        "split": "val",
+        "patient": "p7",
+        "rationale": "It is small.",
+        "language": "de",
+        "kind": "choice",
+        "source": "ward 3",
+        "site": "north",
+    }
+    file = write({}, row, encoding="utf-8-sig")
+    _, found = load_data(f"csv:{file}")
+    assert found == Sample(
+        id="q2",
+        images=(str(tmp_path / "x.png"),) * 2,
+        question="Is it\nlarge?",
+        golds=("No",),
+        options=("Yes", "No"),
+        gold_index=1,
+        kind=Kind.CHOICE,
+        rationale="It is small.",
+        modality=Modality.MRI,
+        question_type=QuestionType.DISEASE,
+        source="ward 3",
+        split="val",
+        group="p7",
+        group_is_patient=True,
+        language="de",
+        extra={"site": "north"},
+    )
+    assert found.origin == f"{file}, row 2 (to line 4)"
+
+
+@given(
+    texts=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), min_size=2, max_size=10
+    ),
+    gold=st.integers(0, 9),
+)
+def test_whatever_the_cells_hold_comes_back(tmp_path_factory, texts, gold):
+    options = [f"{n} {text}!" for n, text in enumerate(texts)]
+    gold %= len(options)
+    row = {"image": "x.png", "question": f"?{texts[0]}", **dict(zip(LETTERS, options, strict=False)), "answer": options[gold]}
+    folder = tmp_path_factory.mktemp("cells")
+    Image.new("RGB", (2, 2)).save(folder / "x.png")
+    with (folder / "a.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([row.keys(), row.values()])
+    (found,) = load_data(f"csv:{folder}/a.csv")
+    assert (found.id, found.question, found.options, found.gold_index) == ("a/1", row["question"], tuple(options), gold)
+
+
+def test_columns_of_any_name(tmp_path, write):
+    text = "Datei,Frage,Befund,Label,Patient\nx.png,Was?,egal,Leber,7\n"
+    (tmp_path / "a.csv").write_text(text)
+    columns = {"image": "Datei", "question": "Frage", "answer": "Label"}
+    (found,) = load_data({"name": "csv", "path": f"{tmp_path}/a.csv", "columns": columns})
+    assert (found.question, found.golds, found.group, found.group_is_patient) == ("Was?", ("Leber",), "7", True)
+    assert found.extra == {"Befund": "egal"}
+    same = "{name: csv, path: %s, columns: {image: Datei, question: Frage, answer: Label, group: Patient}}" % (
+        tmp_path / "a.csv"
+    )
+    assert load_data(same)[0].group_is_patient is False
+    said = failure(f"csv:{tmp_path}/a.csv")
+    assert said.startswith(f"{tmp_path}/a.csv: it has no column 'question', but 'Datei', 'Frage', ")
+    assert "columns: {question: ...}" in said
+
+
+def test_a_column_that_gave_its_name_away_is_kept_under_another(tmp_path, write):
+    (tmp_path / "a.csv").write_text("image,question,answer,label\nx.png,What?,raw,liver\n")
+    (found,) = load_data({"name": "csv", "path": f"{tmp_path}/a.csv", "columns": {"answer": "label"}})
+    assert (found.golds, found.extra) == (("liver",), {"column_answer": "raw"})
+
+
+def test_names_of_columns_in_either_case(tmp_path, write):
+    (tmp_path / "a.csv").write_text("Image,QUESTION, a ,b,Answer,Question Type\nx.png,Which?,l,r,b,dd\n")
+    (found,) = load_data(f"csv:{tmp_path}/a.csv")
+    assert (found.options, found.gold_index, found.question_type) == (("l", "r"), 1, QuestionType.DISEASE)
+
+
+def test_options_in_one_column(tmp_path, write):
+    (tmp_path / "a.csv").write_text(
+        "image,question,options,answer,A\n"
+        'x.png,Which?,left|right,right,1\nx.png,Which?,"[""l|m"", ""r""]",A,\nx.png,Is it?,,yes,3\n'
+    )
+    one, two, three = load_data(f"csv:{tmp_path}/a.csv")
+    assert (one.options, one.gold_index, one.extra) == (("left", "right"), 1, {"A": "1"})
+    assert (two.options, two.golds) == (("l|m", "r"), ("l|m",))
+    assert (three.options, three.kind) == ((), Kind.YESNO)
+
+
+def test_the_gold_by_its_place(write, tmp_path):
+    rows = [{"answer": "", "answer_index": "1"}, {"answer": "A", "answer_index": "0"}]
+    assert [row.gold_index for row in load_data(f"csv:{write(*rows)}")] == [1, 0]
+    assert "its golds disagree: answer 'B' but answer_index 0" in failure(f"csv:{write({'answer_index': '0'})}")
+    for bad in ("-1", "1.0", "x", "²"):
+        assert "'answer_index' should be a whole number from 0" in failure(f"csv:{write({'answer_index': bad})}")
+    assert "answer_index 2 is none of the 2 options" in failure(f"csv:{write({'answer': '', 'answer_index': '2'})}")
+
+
+def test_images_with_odd_names_and_a_root(write, tmp_path):
+    root, odd = tmp_path / "root #1?", "a;b & c 100% é.png"
+    root.mkdir()
+    Image.fromarray(np.zeros((3, 4, 3), np.uint8)).save(root / odd)
+    Image.new("RGB", (5, 5)).save(root / "y.png")
+    file = write({"image": odd}, {"image": "y.png;y.png"})
+    one, two = load_data(f"csv:{file}?images={root}")
+    assert open_image(one.images[0]).size == (4, 3)
+    assert two.images == (str(root / "y.png"),) * 2
+    assert failure(f"csv:{file}").startswith(f"{file}, row 1: there is no image {tmp_path}/a.")
+
+
+def test_labels_that_are_not_known_count_as_unknown_and_are_told(write, capsys):
+    file = write({"modality": "PET"}, {"modality": "ct"}, {"modality": "PET", "question_type": "odd"}, {"modality": ""})
+    rows = load_data(f"csv:{file}")
+    assert [row.modality for row in rows] == [Modality.UNKNOWN, Modality.CT, Modality.UNKNOWN, Modality.UNKNOWN]
+    assert rows[2].extra == {"modality_as_written": "PET", "question_type_as_written": "odd"}
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        f"{file}: the modality of 2 rows is not known and counts as unknown: 'PET' (2).",
+        f"{file}: the question type of 1 row is not known and counts as unknown: 'odd' (1).",
+    ]
+
+
+def test_what_the_taxonomy_says_is_unknown_is_not_told(write, capsys):
+    assert load_data(f"csv:{write({'modality': 'Radiology (modality not stated)'})}")[0].modality == Modality.UNKNOWN
+    assert capsys.readouterr().err == ""
+
+
+# --- faults ---
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"id": "q1"}, "the id 'q1' is taken by"),
+        ({"question": ""}, "'question'"),
+        ({"question": "nan"}, "the field 'question' (column 'question') is NaN"),
+        ({"id": "NaN"}, "the field 'id' (column 'id') is NaN"),
+        ({"image": "nan"}, "the field 'image' (column 'image') is NaN"),
+        ({"patient": " nan "}, "the field 'patient' (column 'patient') is NaN"),
+        ({"image": ""}, "the field 'image' is missing or empty"),
+        ({"image": "x.png;"}, "the field 'image' is missing or empty"),
+        ({"image": "y.png"}, "there is no image"),
+        ({"answer": ""}, "it has no gold"),
+        ({"answer": "D"}, "the gold letter D is not among the 2 options"),
+        ({"answer": "Kidney"}, "the gold 'Kidney' is not among the options"),
+        ({"answer": "nan"}, "the gold 'nan' is not among the options"),
+        ({"answer": "NaN", "A": "", "B": ""}, "the field 'answer' is NaN"),
+        ({"A": ""}, "its option A is empty, but a later one is not"),
+        ({"B": ""}, "the gold letter B is not among the 1 options"),
+        ({"A": "B", "B": "A"}, "the answer 'B' is the letter of one option and the text of another"),
+        ({"A": "spleen."}, "two of its options are the same"),
+        ({"split": "validation"}, "unknown split 'validation'. Known: test, train, val. Write 'val'."),
+        ({"kind": "open"}, "the kind 'open' does not go with"),
+        ({"patient": "p", "group": "g"}, "it has both a patient and a group"),
+    ],
+)
+def test_a_broken_row_is_named_by_file_and_row(write, fault, message):
+    file = write({}, {}, fault)
+    said = failure(f"csv:{file}")
+    assert said.startswith(f"{file}, row 3: ")
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"imgae": "image"}, "columns: unknown name 'imgae'. Did you mean 'image'"),
+        ({"image": "imagge"}, "columns: image is said to be 'imagge'. unknown column 'imagge'. Did you mean 'image'"),
+        ({}, "columns: it is empty"),
+        ({"image": 3}, "the field 'columns'"),
+    ],
+)
+def test_columns_that_cannot_be(write, columns, message):
+    assert message in failure({"name": "csv", "path": str(write({})), "columns": columns})
+
+
+@pytest.mark.parametrize("name", ["jsonl", "medr1", "tsv", "conversations", "phantoms"])
+def test_other_data_sets_take_no_columns(name):
+    with pytest.raises(DataError, match="unknown key 'columns'"):
+        parse_spec({"name": name, "columns": {"image": "a"}})
+    assert parse_spec({"name": "csv", "columns": {"image": "a"}}) == DataSpec("csv", columns={"image": "a"})
+
+
+def test_two_columns_of_one_name(tmp_path):
+    with pytest.raises(DataError, match=r"its columns 'Image' and 'image' are both image\. Name one"):
+        columns_of(["Image", "image", "question", "answer"], {})
+
+
+# --- answers ---
+
+
+@given(st.lists(st.text(), min_size=2, max_size=10), st.text())
+def test_an_answer_tells_one_option_or_is_an_error_that_is_told(options, answer):
+    try:
+        place = told_place(options, answer)
+    except DataError:
+        return
+    assert 0 <= place < len(options)
+
+
+@pytest.mark.parametrize("answer", ["C", "c", "(C)", "C)", "C.", " C ", "right", "RIGHT.", "C) right", "(C) Right", "C: right"])
+def test_ways_to_tell_the_third_option(answer):
+    assert told_place(["left", "none", "right"], answer) == 2
+
+
+def test_a_letter_that_is_also_a_text():
+    assert told_place(["A", "B"], "B") == 1
+    assert told_place(["x", "E"], "E") == 1
+    with pytest.raises(DataError, match="the letter of one option and the text of another"):
+        told_place(["B", "A"], "A")
+    assert told_place(["B", "A"], "A", letters_first=True) == 0
+
+
+@given(st.lists(st.text()))
+def test_lists_in_cells(texts):
+    assert list_in(json.dumps(texts)) == list_in(repr(texts)) == texts
+
+
+@pytest.mark.parametrize("cell", ["", "[", "[]x", "[1]", "['a', 1]", "[__import__('os')]", "[" * 5000 + "]" * 5000, "['a' 'b"])
+def test_what_is_no_list_of_texts(cell):
+    assert list_in(cell) is None
+
+
+@pytest.mark.parametrize(
+    ("cells", "fields"),
+    [
+        ({"answer": 1, "options": ["x", "y"]}, {"answer_index": 1, "options": ["x", "y"]}),
+        ({"answer": 1, "options": ["0", "1", "2"]}, {"answer_index": 1}),
+        ({"answer": 2, "options": ["2", "3", "4"]}, {"answer_index": 0}),
+        ({"answer": ["y"], "options": {"A": "x", "B": "y", "C": None}}, {"answer_index": 1, "options": ["x", "y"]}),
+        ({"answer": 7}, {"answers": ["7"]}),
+        ({"answer": ["a", "b"]}, {"answers": ["a", "b"]}),
+        ({"answer": 0.5, "id": 3}, {"answers": ["0.5"], "id": "3"}),
+        ({"answer": "x", "mine": None, "more": [1]}, {"more": [1]}),
+    ],
+)
+def test_cells_that_are_no_text(cells, fields):
+    cells = {"question": "?", "image": "a"} | cells
+    found = manifest_row(cells, columns_of(cells, {}), "name")
+    assert fields.items() <= found.items()
+    assert "mine" not in found
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"answer": float("nan")}, "is NaN"),
+        ({"answer": True}, "should be a text, not True"),
+        ({"question": 3.5, "answer": float("inf")}, "should be a text, not inf"),
+        ({"answer": ["x", "y"], "options": ["x", "y"]}, "names 2 answers"),
+        ({"answer": "x", "options": 3}, "should be a list of texts"),
+    ],
+)
+def test_cells_that_cannot_be(cells, message):
+    cells = {"question": "?", "image": "a"} | cells
+    with pytest.raises(DataError) as error:
+        manifest_row(cells, columns_of(cells, {}), "name")
+    assert message in str(error.value)

@@ -11,15 +11,16 @@ import pytest
 import osler
 
 LAYERS = (
-    "errors taxonomy stats agreement significance power averages selfconsistency classification overlap progress rl.objective "
-    "drawing.* reasoning.mentions",
+    "errors taxonomy stats memory agreement significance power averages selfconsistency classification overlap progress "
+    "rl.objective drawing.* reasoning.mentions",
     "schema config recipe_files images",
-    "grading strategies wordings reading runs datasets.* attackers floor fingerprints definitions leaks findings debiasing "
-    "donors paraphrases options controls reasoning.conclusions reasoning.unsupported rewards.answered comparing.marking "
-    "comparing.medical_terms",
+    "grading strategies wordings prompting reading runs datasets.* attackers floor fingerprints definitions leaks findings "
+    "debiasing donors paraphrases options controls answer_texts reasoning.conclusions reasoning.unsupported "
+    "rewards.answered comparing.marking comparing.medical_terms",
     "rewards.* judging.* model.* reasoning.* looking shortcuts repeated summary contrasts differences matrix auditing",
-    "rl.* baselines.* training.* evaluation trial policies planning lineage comparing.*",
-    "report measures comparing.page rating.* charts heatmaps examples exporting doctor interop inspect_logs check bench.*",
+    "rl.* baselines.* training.* evaluation trial policies planning lineage judging.trained judging.assessment comparing.*",
+    "report measures comparing.page rating.* checking.* preparing.* asking.* rationales.* "
+    "charts heatmaps examples exporting doctor interop inspect_logs check bench.*",
     "pipeline chains caching quickstart study.* serve",
     "cli.* __main__",
 )

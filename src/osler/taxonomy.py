@@ -71,7 +71,7 @@ QUESTION_TYPE_SPELLINGS: dict[QuestionType, tuple[str, ...]] = {
     QuestionType.MODALITY: ("modality recognition", "modality", "mr"),
     QuestionType.ANATOMY: ("anatomy identification", "anatomy", "ai", "organ", "organ system", "plane", "position"),
     QuestionType.DISEASE: ("disease diagnosis", "disease", "diagnosis", "dd", "abn", "abnormality"),
-    QuestionType.GRADING: ("lesion grading", "grading", "lg", "severity"),
+    QuestionType.GRADING: ("lesion grading", "grading", "lg", "severity", "grade"),
     QuestionType.ATTRIBUTE: (
         "other biological attributes",
         "biological attribute analysis",

@@ -117,8 +117,12 @@ def _divided(
         for column, labels in image.labels.items()
         for label in labels
     )
-    split_of = {row.images[0]: row.split for row in divide(rows, fractions, seed, prints, distance)}
+    split_of = {row.images[0]: row.split for row in divide(rows, fractions, seed, prints, distance, _stratum)}
     return [replace(image, split=split_of[image.path]) for image in images]
+
+
+def _stratum(row: Sample) -> str:
+    return "\0".join((row.modality, row.question, *row.golds))
 
 
 def _rounds(

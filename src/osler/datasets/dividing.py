@@ -5,7 +5,7 @@ looks nearly the same; so do rows that others link. Pixels and looks are told by
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,14 +29,20 @@ Dropped = dict[str, tuple[str, ...]]
 _Mark = tuple[str, str | int]
 
 
+def modality_and_type(sample: Sample) -> str:
+    """What is divided evenly unless a caller says otherwise."""
+    return f"{sample.modality}/{sample.question_type}"
+
+
 def divide(
     samples: Samples,
     fractions: Mapping[str, float],
     seed: int,
     prints: Prints | None = None,
     distance: int | None = NEAR,
+    stratum: Callable[[Sample], str] = modality_and_type,
 ) -> Samples:
-    """`samples` with a new split each: of every modality x question type about the share that `fractions` gives a split.
+    """`samples` with a new split each: of every `stratum` about the share that `fractions` gives a split.
 
     What belongs together stays together; looks do not count where `distance`, in bits, is None. The largest components go
     first, each to the split that it brings nearest to its shares. The order of rows stays, and nothing depends on it.
@@ -49,7 +55,7 @@ def divide(
             f"{len(samples)} rows make only {len(parts)} parts that share no image or group, too few for {', '.join(names)}. "
             "Divide more rows, or into fewer splits."
         )
-    chosen = _assigned(parts, _strata(samples, min(shares)), np.array(shares), seed)
+    chosen = _assigned(parts, _strata(samples, min(shares), stratum), np.array(shares), seed)
     split_of = {row: names[at] for part, at in zip(parts, chosen, strict=True) for row in part}
     return Samples.of(replace(sample, split=split_of[row]) for row, sample in enumerate(samples))
 
@@ -134,12 +140,12 @@ def _near(a: Iterable[str | int], b: Iterable[str | int], distance: int | None) 
         yield from ((left[i], right[j]) for i, j, _ in near_pairs(left, right, distance).tolist())
 
 
-def _strata(samples: Samples, least: float) -> NDArray[np.int64]:
-    """The number of the modality x question type of each row; those that are too small for the `least` share are pooled.
+def _strata(samples: Samples, least: float, stratum: Callable[[Sample], str]) -> NDArray[np.int64]:
+    """The number of the stratum of each row; those that are too small for the `least` share are pooled.
 
     Each of them alone would go to the largest split, and so would all.
     """
-    names = np.array([f"{sample.modality}/{sample.question_type}" for sample in samples], dtype=object)
+    names = np.array(list(map(stratum, samples)), dtype=object)
     size_of = Counter(names.tolist())
     names[[size_of[name] * least < 1 for name in names]] = "pooled"
     return np.unique(names.astype(str), return_inverse=True)[1]

@@ -25,6 +25,9 @@ from osler.study.metrics import METRICS, bounds_of
 from osler.study.running import Done
 from osler.summary import Passes, read_records
 
+NOT_OF_MODELS = frozenset({"floor", "judge_unscored", "train_rows"})
+"""Metrics that say nothing of a model, and are not compared."""
+
 
 @dataclass(frozen=True)
 class RowResult:
@@ -146,13 +149,13 @@ def _by_name(done: Sequence[Done]) -> dict[str, list[Done]]:
 
 
 def comparisons(study: StudySettings, done: Sequence[Done]) -> list[Comparison]:
-    """Every row against the reference row in every metric but the floor, on each set of test rows; none without a reference.
+    """Every row against the reference row in every metric of models, on each set of test rows; none without a reference.
 
     A row that stands for several (`each`) is compared value by value.
     """
     found: list[Comparison] = []
     for test in _tests(done):
-        for metric in (name for name in study.metrics if name != "floor"):  # it is of the rows, and no model's
+        for metric in (name for name in study.metrics if name not in NOT_OF_MODELS):
             pairs = [_compare(study, metric, test, a, b) for a, b in _pairs(study, done)]
             found += _adjusted([one for one in pairs if one is not None])
     return found

@@ -19,9 +19,9 @@ LAYERS = (
     "rewards.answered comparing.marking comparing.medical_terms",
     "rewards.* judging.* model.* reasoning.* looking shortcuts repeated summary contrasts differences matrix auditing",
     "rl.* baselines.* training.* evaluation trial policies planning lineage judging.trained judging.assessment comparing.*",
-    "report measures comparing.page rating.* checking.* preparing.* asking.* rationales.* "
+    "report measures comparing.page rating.* checking.* asking.* "
     "charts heatmaps examples exporting doctor interop inspect_logs check bench.*",
-    "pipeline chains caching quickstart study.* serve",
+    "pipeline chains caching quickstart study.* preparing.* rationales.* serve",
     "cli.* __main__",
 )
 """Every module below `osler.`, the lowest layer first; `package.*` stands for what is not named by itself."""

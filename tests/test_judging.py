@@ -206,8 +206,8 @@ def test_a_batch_ends_at_its_deadline_with_what_it_has(score):
 
     with judging(script) as server:
         started = time.monotonic()
-        found = score(server, items(12), Settings(concurrency=4), max_seconds=1.0)
-        assert time.monotonic() - started < 4
+        found = score(server, items(12), Settings(concurrency=4), max_seconds=3.0)
+        assert time.monotonic() - started < 10
     assert [one.unscored for one in found] == [None] * 3 + ["deadline"] * 9
     assert server.most <= 4
 
@@ -576,7 +576,7 @@ def test_fewer_rows_are_among_more_and_the_file_keeps_all(run):
 def test_time_that_is_up_leaves_the_rest_for_next_time(run):
     path = run(*eight())
     with judging(lambda request, number: verdict() if number_in(request) < 4 else time.sleep(20)) as server:
-        found = assess(path, spec(server), max_seconds=1.0)
+        found = assess(path, spec(server), max_seconds=3.0)
     assert found["judges"][0]["unscored"] == {"deadline": 4}
     assert found["unjudged"] == 4
 

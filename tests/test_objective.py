@@ -371,7 +371,7 @@ def test_gdpo_hears_a_quiet_reward_as_well_as_a_loud_one(drawn, scale):
     assume(float(spreads.min()) > 0.1)
     louder = rewards.clone()
     louder[..., 0] *= scale
-    torch.testing.assert_close(gdpo_advantages(louder, weights), gdpo_advantages(rewards, weights), rtol=0, atol=0.05)
+    torch.testing.assert_close(gdpo_advantages(louder, weights), gdpo_advantages(rewards, weights), rtol=0, atol=0.06)
 
 
 def test_gdpo_and_a_sum_differ_where_one_reward_is_rare_and_small():

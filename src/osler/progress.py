@@ -22,8 +22,8 @@ Tick = Callable[[str], None]
 
 
 @contextmanager
-def bar(title: str, total: int) -> Iterator[Tick]:
-    """A progress bar over `total` units, with elapsed and remaining time."""
+def bar(title: str, total: int | None) -> Iterator[Tick]:
+    """A progress bar over `total` units, with elapsed and remaining time; None where nobody knows yet how many there are."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:<28}"),

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from osler.cli import checking
+from osler.cli.asking import ask, shares_in
 from osler.cli.output import Json, print_json, print_table
+from osler.cli.preparing import prepare, rationalise
 
 if TYPE_CHECKING:
     from osler.datasets.dividing import Dropped, Prints
@@ -19,22 +22,26 @@ Root = Annotated[str | None, typer.Option("--images", help="Write image paths be
 Seed = Annotated[int, typer.Option(min=0)]
 
 
-@data_app.command("show")
-def show(
-    spec: Annotated[str, typer.Argument(help="NAME, NAME:PATH?images=ROOT, or {name: ..., where: ...}.")], as_json: Json = False
-) -> None:
-    """How many rows a data set has, and of what."""
-    from osler.datasets.load import load_data
+@data_app.command("list")
+def list_data_sets(as_json: Json = False) -> None:
+    """What osler reads: data sets with licence, size and where to get them, and forms for rows of your own."""
+    from osler.datasets.catalogue import CATALOGUE, to_json
 
-    counts = load_data(spec).counts()
     if as_json:
-        print_json(counts)
+        print_json(to_json())
         return
-    totals = {name: value for name, value in counts.items() if not isinstance(value, dict)}
-    print_table(spec, tuple(totals), [[str(value) for value in totals.values()]])
-    for name, parts in counts.items():
-        if isinstance(parts, dict):
-            print_table("", (name, "rows"), [[str(label), str(count)] for label, count in parts.items()])
+    columns = ("name", "what", "rows", "images", "licence", "where to get it", "spec", "citation", "note")
+    sizes = {name: ["-" if n is None else f"{n:,}" for n in (one.rows, one.images)] for name, one in CATALOGUE.items()}
+    rows = [
+        [name, one.what, *sizes[name], one.licence, one.where, one.spec, one.citation, one.note or "-"]
+        for name, one in sorted(CATALOGUE.items())
+    ]
+    print_table("", columns, rows)
+    typer.echo("SPEC is NAME:PATH?images=ROOT; a function of your own is package.module:function.")
+
+
+data_app.command("check")(checking.check)
+data_app.command("show")(checking.show)
 
 
 @data_app.command("split")
@@ -70,7 +77,7 @@ def split(
         new, dropped = dividing.drop_leaks(old, new, prints, distance)
         parts, how = {"train": old, "test": new}, {"spec": {"train": train, "test": test}}
     elif spec and not (train or test or drop_leaks):
-        rows, shares = load_data(spec), dividing.checked_shares(_shares(fractions))
+        rows, shares = load_data(spec), dividing.checked_shares(shares_in(fractions))
         prints = _prints(rows)
         if leave_out:
             axis, _, value = leave_out.partition("=")
@@ -83,6 +90,11 @@ def split(
     else:
         raise RecipeError("name SPEC to divide it, or --train SPEC --test SPEC --drop-leaks to keep a published split.")
     _write_split(out, parts, how | {"near_duplicate_distance": distance}, dropped, prints, images, as_json)
+
+
+data_app.command("ask")(ask)
+data_app.command("prepare")(prepare)
+data_app.command("rationalise")(rationalise)
 
 
 @data_app.command("debias")
@@ -151,17 +163,6 @@ def _prints(*parts: "Samples") -> "Prints":
 
     where = {image: row.origin or row.id for part in parts for row in part for image in row.images}
     return fingerprints(where, where) if where else {}
-
-
-def _shares(text: str) -> dict[str, float]:
-    """Shares of train, val and test out of "0.8,0.1,0.1". Errors: RecipeError."""
-    from osler.errors import RecipeError
-    from osler.schema import SPLITS
-
-    try:
-        return dict(zip(SPLITS, map(float, text.split(",")), strict=True))
-    except ValueError as error:
-        raise RecipeError(f"--fractions {text!r} are not understood. Write train,val,test as 0.8,0.1,0.1.") from error
 
 
 def _short(value: Any) -> Any:

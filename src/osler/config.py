@@ -33,6 +33,9 @@ class DataSettings(Settings):
         description="Share of the training groups held out where no validation rows are given or shipped; by GRPO as well, "
         "which does not need them, so that both methods train on the same rows.",
     )
+    max_problems: int = Field(
+        0, ge=0, description="Training and validation rows that may have problems, and are then left out (osler data check)."
+    )
 
 
 class ImageSettings(Settings):

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
-from itertools import chain as joined
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +56,9 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
     if splits is None:
         splits = load_splits(recipe.data, recipe.seed, with_test=False)
         check_rows(recipe, splits)
-        verify_images(joined(splits.train, splits.val))
     check_machine(recipe)
     recipe = _rooted(recipe, named)
+    splits = _usable(recipe, splits)
     start = _blind_start(recipe)
     given, (splits, about) = splits.train, selected(recipe, splits)
     run = _train(recipe, path, splits, resume, given, **about)
@@ -73,6 +72,15 @@ def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None =
         alone = recipe.model_copy(update={"init": start, "controls": controls, "against_shortcuts": against})
         _train(alone, run.path / TWIN, blind, resume, given, blind=True, **about)
     return run
+
+
+def _usable(recipe: Recipe, splits: Splits) -> Splits:
+    """`splits`, looked through row by row as training will ask them. Errors: DataError above data.max_problems."""
+    from osler.checking.training import usable
+
+    splits = usable(splits, recipe, recipe.data.max_problems)
+    check_rows(recipe, splits)
+    return splits
 
 
 def _rooted(recipe: Recipe, named: bool) -> Recipe:

@@ -104,6 +104,9 @@ class Runner:
         """Errors: any OslerError of what the entries need and is not there."""
         recipes = {stage.digest: stage.recipe for entry in entries for stage in entry.stages}
         for recipe in recipes.values():
+            if recipe.data.max_problems:
+                raise RecipeError("a study trains on all of its rows, so that data.max_problems must be 0. Write the rows "
+                                  "without problems to a file first: osler data check SPEC --write FILE.")  # fmt: skip
             check_rows(recipe, self._rows(recipe))
             check_machine(recipe)
         for entry in entries:

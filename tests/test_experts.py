@@ -8,9 +8,11 @@ from hashlib import sha256
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from osler import pipeline
 from osler.check import check
+from osler.cli.app import app
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
 from osler.errors import JudgeError, ModelError, RecipeError
@@ -125,11 +127,12 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("engine", ["packed", "trl"])
-@pytest.mark.parametrize("fault", FAULTS)
+BY_ENGINE = [*((fault, "packed") for fault in FAULTS), ("500", "trl"), ("prose", "trl")]
+"""Both engines have one scorer; two faults show that TRL's advantages follow it."""
+
+
+@pytest.mark.parametrize(("fault", "engine"), BY_ENGINE)
 def test_advantages_are_those_of_the_scored_members_only(checkpoint, tmp_path, fault, engine):
-    if engine == "trl" and fault not in ("500", "prose"):
-        pytest.skip("what the scorer does is the same in both engines; two faults show that TRL's advantages follow")
     reply, reason = FAULTS[fault]
     with judging(reply) as server:
         run = trained(tmp_path / "run", checkpoint, server, engine=engine)
@@ -214,11 +217,12 @@ def test_a_judge_that_stays_away_stops_the_run_which_goes_on_where_it_stood(chec
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("OSLER_CACHE", str(tmp_path / "other cache"))
             patch.setattr(experts.Experts, "score", fails_at_step_3)
-            with pytest.raises(JudgeError, match=r"Step 2 is kept: the same command with --resume goes on"):
+            with pytest.raises(JudgeError, match=r"Step 2 is kept. A single recipe goes on with --resume"):
                 pipeline.train(Recipe.model_validate(given), tmp_path / "cut")
         assert Run.open(tmp_path / "cut").manifest["state"] == "failed"
         down.clear()
-        cut = pipeline.train(Recipe.model_validate(given), tmp_path / "cut", resume=True)
+        more = {**given, "judge": {**given["judge"], "patience_s": 9.0, "concurrency": 2}}
+        cut = pipeline.train(Recipe.model_validate(more), tmp_path / "cut", resume=True)
     drop = TIMES | {name for row in cut.rows("metrics") for name in row if name.startswith("judge/")}
     told = [[{k: v for k, v in row.items() if k not in drop} for row in run.rows("metrics")] for run in (whole, cut)]
     assert told[0] == told[1]
@@ -287,3 +291,36 @@ def test_what_cannot_be_paid_is_told_at_once(checkpoint):
     assert "embedder does nothing" in refusal(checkpoint, judge=judge, embedder="x")
     assert "nothing to read" in refusal(checkpoint, strategy="nothink", judge=judge)
     assert "by" in refusal(checkpoint, rewards=[{"name": "reasoning_quality"}])
+
+
+def test_stopped_while_it_waits_a_run_keeps_its_step(checkpoint, tmp_path, monkeypatch):
+    def stop(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experts.Experts.__init__, "__defaults__", (stop,))
+    asked = []
+
+    def later_away(request):
+        asked.append(request)
+        return verdict(request) if len(asked) <= 18 else failed(503)
+
+    with judging(later_away, share=1) as server, pytest.raises(JudgeError, match=r"stopped while waiting .* Step 1 is kept"):
+        trained(tmp_path / "run", checkpoint, server, {"max_unscored": 0.2}, max_steps=3, save_steps=3)
+    assert (tmp_path / "run" / "checkpoints" / "1" / "state.json").is_file()
+
+
+def test_trls_engine_keeps_the_weights_where_the_judge_stays_away(checkpoint, tmp_path):
+    with (
+        judging(lambda request: failed(503), share=1) as server,
+        pytest.raises(JudgeError, match="engine=trl cannot be resumed; the weights of step 0 are kept"),
+    ):
+        trained(tmp_path / "run", checkpoint, server, {"max_unscored": 0.2, "patience_s": 0.0}, engine="trl")
+    assert (tmp_path / "run" / "checkpoints" / "0" / "adapter_model.safetensors").is_file()
+
+
+def test_the_command_line_prints_what_the_judge_took(checkpoint, tmp_path):
+    with judging() as server:
+        (tmp_path / "recipe.yaml").write_text(json.dumps(settings(checkpoint, server, max_steps=1)))
+        shown = CliRunner().invoke(app, ["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")])
+    assert shown.exit_code == 0, shown.output
+    assert "asked" in shown.stdout

@@ -7,7 +7,9 @@ import pytest
 
 from osler.config import Recipe
 from osler.datasets.phantoms import samples
+from osler.errors import RunError
 from osler.grading import grader
+from osler.images import blank_of
 from osler.judging.replies import Judgement, unscored
 from osler.rewards.answered import Answered
 from osler.rewards.judged import (
@@ -207,3 +209,38 @@ def test_scores_that_have_collapsed_to_nearly_one_value_raise_an_alarm(judge, ca
     assert found[-1]["alarms/reasoning_quality"] == scoring.CONSTANT_STEPS
     assert 0 < found[-1]["rewards/reasoning_quality/group_std"] < scoring.LEAST_SPREAD
     assert "(nearly) the same within every group" in capsys.readouterr().err
+
+
+def test_where_the_judge_leaves_all_thoughts_the_thoughtless_are_not_paid_for_that(judge):
+    judge(lambda item, batch: unscored("unparseable"))
+    scorer = Scorer(recipe("accuracy", "semantic_alignment"), THINK, grader("text"))
+    gold = CLOSED.golds[0]
+    texts = [said(gold), said("x"), f"<think></think><answer>{gold}</answer>", "<answer>x</answer>", "x"]
+    with scorer.experts:
+        (group,) = scorer.score([CLOSED], [[Completion(text, 5, False) for text in texts]], [[[1]] * 5])
+    assert [row["reward"] for row in group] == [None] * 5
+    assert [row["dropped"] for row in group] == [None, None, 1.0, 0.0, 0.0]
+
+
+def test_a_row_without_a_rationale_has_no_quality_by_embedding_thought_or_not():
+    bare = replace(CLOSED, rationale=None)
+    for text in (said("x"), "<answer>x</answer>"):
+        assert reasoning_quality(answered(bare, text, {NEAR_RATIONALE: None}), by="embedding") is None
+
+
+def test_rollouts_in_which_nothing_can_be_scored_stop_the_run():
+    rows = replace(CLOSED, extra={}, rationale=None, golds=("x",))
+    keywords = {"name": "reasoning_quality", "settings": {"by": "keywords"}}
+    scorer = Scorer(recipe(keywords, judge=None), THINK, grader("text"))
+    texts = [[Completion(said("x"), 5, False)] * 2]
+    for _ in range(scoring.BLANK_STEPS - 1):
+        scorer.metrics(scorer.score([rows], texts, [[[1]] * 2]))
+    with pytest.raises(RunError, match=r"not one completion could be scored in 5 rollouts running.*reasoning_quality"):
+        scorer.metrics(scorer.score([rows], texts, [[[1]] * 2]))
+
+
+def test_a_blind_twin_is_judged_beside_the_real_image(judge):
+    made = judge()
+    blind = replace(CLOSED, images=tuple(map(blank_of, CLOSED.images)))
+    scored(recipe("semantic_alignment"), [said("near")], blind)
+    assert made.items[0].images == CLOSED.images

@@ -118,3 +118,21 @@ def test_test_rows_that_show_an_image_of_training_are_counted():
     share = len(train.where(split="train")) / len(train)
     assert found[0].shared.value == pytest.approx(share)
     assert found[1].shared.value == 0
+
+
+@pytest.mark.parametrize("name", ["rarl-main", "rarl-prompts", "rarl-size", "zhu-semantic"])
+def test_all_rows_of_a_study_start_from_one_form(name):
+    study, file = load_study(name, ["seeds=[0]"])
+    forms = {stage.digest for entry in entries_of(study, file) for stage in entry.stages if stage.name == "form"}
+    assert len(forms) == 1
+
+
+def test_a_row_that_starts_from_a_run_of_the_judge_is_marked_too(write, monkeypatch):
+    given = STUDY + '  - {name: elsewhere, recipe: one.yaml, model: "run:somewhere"}\n'
+    monkeypatch.setattr("osler.study.judged.judges_of", lambda spec: ["phantoms"] if spec == "run:somewhere" else [])
+    study, _ = load_study(write(given))
+    entries = [
+        SimpleNamespace(name="elsewhere", stages=(), model="run:somewhere"),
+        SimpleNamespace(name="b", stages=(), model="x"),
+    ]
+    assert flagged(study, entries) == {"elsewhere"}

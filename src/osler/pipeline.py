@@ -295,11 +295,23 @@ def _cut_off(path: Path, recipe: Recipe, data: dict[str, Any]) -> Run:
     run = Run.open(path, "train")
     was, now = run.manifest["recipe"], recipe.model_dump(mode="json")
     for key in now:
+        if key == "judge" and _same_judging(was.get(key), now[key]):
+            continue
         if key not in ASKING and was.get(key) != now[key]:
             raise RunError(f"{path} cannot be resumed: its {key} was {was.get(key)!r}, now it is {now[key]!r}.")
     if run.manifest["trained_on"]["row_hash"] != data["row_hash"]:
         raise RunError(f"{path} cannot be resumed: its training rows were others. Restore them, or train into another folder.")
     return run
+
+
+def _same_judging(was: dict[str, Any] | None, now: dict[str, Any] | None) -> bool:
+    """Whether two judges of a recipe give the same scores: the same model, wherever it is served and however long it is waited
+    for."""
+    from osler.judging.judges import same_judge
+
+    if was is None or now is None or not same_judge(was["model"], now["model"]):
+        return was == now
+    return all(was.get(name) == now[name] for name in ("see_images", "max_tokens"))
 
 
 def _resumed(path: Path, facts: dict[str, Any]) -> Run:

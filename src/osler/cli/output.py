@@ -79,9 +79,17 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 def print_training(path: Path, summary: dict[str, Any]) -> None:
     """Print a training run's summary and its folder."""
-    rows = [[key, f"{v['first']:.3f} -> {v['last']:.3f}" if isinstance(v, dict) else str(v)] for key, v in summary.items()]
-    print_table("Trained", ("what", "value"), rows)
+    print_table("Trained", ("what", "value"), [[key, _told(value)] for key, value in summary.items()])
     typer.echo(str(path))
+
+
+def _told(value: Any) -> str:
+    """A value of a training summary in words: where it began and ended, or its parts."""
+    if not isinstance(value, dict):
+        return str(value)
+    if "first" in value:
+        return f"{value['first']:.3f} -> {value['last']:.3f}"
+    return ", ".join(f"{name} {part:g}" for name, part in value.items())
 
 
 def print_evaluations(summaries: dict[str, dict[str, Any]], title: str = "Evaluated") -> None:

@@ -47,6 +47,8 @@ def reasoning_quality(answered: Answered, *, by: Literal["judge", "embedding", "
     """
     if by == "keywords":
         return keyword_recall(answered.sample, answered.parsed.thought or "")
+    if by == "embedding" and not answered.sample.rationale:
+        return None  # not even 0 for no thought: a group holds completions that were measured alike
     return _of_thought(answered, SOUND if by == "judge" else NEAR_RATIONALE)
 
 

@@ -74,7 +74,8 @@ class Engine:
         except JudgeError as error:
             self.steps, self.roller.place = steps, place
             save_checkpoint(run, steps, self.learner.save, self.state_dict())
-            raise JudgeError(f"{error} Step {steps} is kept: the same command with --resume goes on.") from error
+            raise JudgeError(f"{error} Step {steps} is kept. A single recipe goes on with --resume, a study by the same "
+                             "command; a chain trains its stage again.") from error  # fmt: skip
 
     def resume(self, run: Run) -> None:
         """Go on from the newest checkpoint of `run`, from the beginning where it has none; later lines of it are dropped."""

@@ -20,6 +20,7 @@ import numpy as np
 
 from osler.config import JudgeSettings, Recipe
 from osler.errors import JudgeError
+from osler.images import BLANK
 from osler.judging.prompts import Item, item_for
 from osler.judging.replies import DOWN, REASONS, Judgement
 from osler.model.endpoint import ENDPOINT
@@ -126,7 +127,8 @@ class Experts:
         if not thought and not (CORRECT in waiting and asks_for_answer(answered)):
             return None
         item = item_for(answered.sample, answered.parsed, answered.completion.text)
-        return replace(item, thought=thought or None)
+        images = tuple(image.removeprefix(BLANK) for image in item.images)  # a blind twin is paid for what there is to see
+        return replace(item, thought=thought or None, images=images)
 
     def _asked(self, items: list[Item]) -> list[Judgement]:
         """The judgements of `items`, after as many pauses as the judge needs and the recipe allows."""
@@ -142,7 +144,10 @@ class Experts:
             pause = min(pause, settings.patience_s - paused)
             _say(f"{settings.model}: {len(late)} of {len(items)} completions have no scores ({_why(found)}). "
                  f"Training pauses for {pause:g} seconds.")  # fmt: skip
-            self._sleep(pause)
+            try:
+                self._sleep(pause)
+            except KeyboardInterrupt as stop:  # so that the step is kept, as when patience ends
+                raise JudgeError(f"{settings.model}: stopped while waiting for it.") from stop
             paused, pauses, pause = paused + pause, pauses + 1, 2 * pause
             for place, judgement in zip(late, judge.score([items[place] for place in late], settings.deadline_s), strict=True):
                 found[place] = judgement
@@ -160,7 +165,7 @@ class Experts:
         said = f"{settings.model}: {len(useless)} of {len(found)} completions have no scores ({_why(found)})"
         if self._useless >= GIVE_UP:
             raise JudgeError(f"{said}, and so it was for {GIVE_UP} steps. Nothing was trained on them. Try the judge on stored "
-                             "records (osler judge RUN --judge ...), or name another.")  # fmt: skip
+                             "records (osler judge RUN --judge ...), or train into another folder with another.")  # fmt: skip
         if self._useless == 1:
             _say(f"{said}; they are left out of their groups.")
 

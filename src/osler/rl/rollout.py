@@ -157,6 +157,8 @@ class Roller:
         batch = Batch(groups, self._advantages(groups))
         metrics: dict[str, float] = {**self._metrics(groups), **seconds, "resampled": len(dropped)}
         for group in dropped:
+            metrics["unscored"] += sum(row["reward"] is None and row.get("dropped") is None for row in group.scored)
+            metrics["dropped_groups"] += "dropped" in group.scored[0]
             name = f"resampled/{group.sample.modality}"
             metrics[name] = metrics.get(name, 0) + 1
         return batch, [{**row, "resampled": True} for group in dropped for row in group.scored], metrics

@@ -24,6 +24,9 @@ GRID = 2**16
 CONSTANT_STEPS = 20
 """So many rollouts running without spread in any group, and a reward is called constant."""
 
+BLANK_STEPS = 5
+"""So many rollouts running in which nothing could be scored, and training stops."""
+
 LEAST_SPREAD = 0.01
 """A standard deviation in a group below this is none: scores that have collapsed to nearly one value (ARMed, 2508.12957)."""
 
@@ -61,6 +64,7 @@ class Scorer:
         self.constant = dict.fromkeys(paid, 0)
         self.state: Any = StepState(0, recipe.max_steps)
         self._noted: defaultdict[str, list[float]] = defaultdict(list)
+        self._blank = 0
 
     def begin(self, step: int) -> None:
         """Tell rewards that `step` steps have been made."""
@@ -98,8 +102,15 @@ class Scorer:
         return [self._enough([next(rows) for _ in group]) for group in completions]
 
     def _enough(self, group: list[Row]) -> list[Row]:
-        """`group`, its totals put aside where too few of them are known to compare with."""
-        if sum(row["reward"] is not None for row in group) >= self.min_scored:
+        """`group`, its totals put aside where too few of them are known to compare with.
+
+        Nor are there enough where the judge has left too few of those that it was asked about: what it need not be asked
+        about, as a completion without a thought, would be compared with its like alone, and paid for that.
+        """
+        asked = [row["reward"] is not None for row in group if "judgement" in row]
+        if sum(row["reward"] is not None for row in group) >= self.min_scored and sum(asked) >= min(
+            self.min_scored, len(asked)
+        ):
             return group
         return [{**row, "reward": None, "dropped": row["reward"]} for row in group]
 
@@ -152,7 +163,9 @@ class Scorer:
         and `dropped_groups` of which too few were scored; and alarms/NAME with the steps that NAME has been constant for, in
         the step in which that is noticed.
         """
-        rows, found = list(groups), {name: statistics.fmean(values) for name, values in self._noted.items()}
+        rows = list(groups)
+        self._require_scores(rows)
+        found = {name: statistics.fmean(values) for name, values in self._noted.items()}
         self._noted.clear()
         for term in self.terms:
             parts = [[row["rewards"][term.name] for row in group if row["rewards"][term.name] is not None] for group in rows]
@@ -165,6 +178,15 @@ class Scorer:
                 found |= self._alarm(term.name, max(spreads) >= LEAST_SPREAD)
         unscored = sum(row["reward"] is None and row.get("dropped") is None for group in rows for row in group)
         return {**found, **self.experts.metrics(), "unscored": unscored, "dropped_groups": sum("dropped" in g[0] for g in rows)}
+
+    def _require_scores(self, groups: Sequence[Sequence[Row]]) -> None:
+        """Errors: RunError where not one completion has a total, BLANK_STEPS rollouts running."""
+        self._blank = 0 if any(row["reward"] is not None for group in groups for row in group) else self._blank + 1
+        if self._blank >= BLANK_STEPS:
+            lacking = [name for name in self.constant if all(row["rewards"][name] is None for group in groups for row in group)]
+            raise RunError(f"not one completion could be scored in {BLANK_STEPS} rollouts running, for the rewards "
+                           f"{', '.join(lacking) or 'of too few in each group'}: nothing is learned. Where a reward compares "
+                           "with rationales, keywords or golds, these rows have none; else see rollouts.jsonl.")  # fmt: skip
 
     def _alarm(self, name: str, spread: bool) -> dict[str, float]:
         """The alarm of a reward that has been constant for CONSTANT_STEPS steps now, said once; else nothing."""

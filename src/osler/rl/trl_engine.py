@@ -25,6 +25,7 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from osler.config import Recipe
+from osler.errors import JudgeError
 from osler.model.adapters import lora_config, save_adapter
 from osler.model.family import VLM
 from osler.progress import bar
@@ -63,7 +64,13 @@ def train_grpo(recipe: Recipe, vlm: VLM, samples: Sequence[Sample], strategy: St
         )
         trainer.remove_callback(PrinterCallback)  # it would print every step to stdout, which belongs to results
         trainer.on_rollouts = lambda advantages, step: run.append("rollouts", *scorer.rollouts(advantages, step))
-        trainer.train()
+        try:
+            trainer.train()
+        except JudgeError as error:
+            step = trainer.state.global_step
+            save_adapter(trainer.model, run.path / "checkpoints" / str(step), recipe.init or recipe.model)
+            raise JudgeError(f"{error} engine=trl cannot be resumed; the weights of step {step} are kept in "
+                             f"{run.path / 'checkpoints' / str(step)}.") from error  # fmt: skip
     save_adapter(trainer.model, run.path / "adapter", recipe.init or recipe.model)
 
 

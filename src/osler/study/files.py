@@ -113,7 +113,7 @@ class StudySettings(Settings):
     @classmethod
     def _of_scale(cls, given: Any) -> Any:
         """What is given for each scale, `{tiny: ..., paper: ...}`, is that of the scale; null where it has none."""
-        if not isinstance(given, dict):
+        if not isinstance(given, dict) or not isinstance(given.get("scale", "tiny"), str):
             return given
         scale, scales = given.get("scale", "tiny"), set(get_args(Scale))
         by_scale = {

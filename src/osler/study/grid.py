@@ -93,7 +93,8 @@ def _tuning(study: StudySettings, entry: Entry, entries: list[Entry]) -> str | N
 def _entry(study: StudySettings, file: Path, group: str, row: RowSettings, values: Mapping[str, Any], seed: int) -> Entry:
     path = recipe_file(row, study, file)
     settings = {"seed": seed, **study.scales.get(study.scale, {}), **study.set, **row.set}
-    loaded = load_recipe(path, as_overrides(settings))
+    stages_last = sorted(settings, key=lambda key: key.partition(".")[0] not in Recipe.model_fields)
+    loaded = load_recipe(path, as_overrides({key: settings[key] for key in stages_last}))
     stages = loaded.stages if isinstance(loaded, Chain) else {path.stem: loaded}
     chosen = row.stage or list(stages)[-1]
     if chosen not in stages:

@@ -135,7 +135,7 @@ def _concluded(study: StudySettings, entries: list[Entry], done: list[Done], run
         study, means, tests, built, {**about, "tuned": runner.tuned, "failed": failed, "flagged": flags, "overlaps": shared}
     )
     write_whole(path / "table.md", page)
-    write_whole(path / "table.csv", to_csv(results))
+    write_whole(path / "table.csv", to_csv(results, flags))
     for matrix in built:
         name = "-".join(filter(None, (matrix.axis, matrix.group, matrix.minus and f"less-{matrix.minus}")))
         write_matrix(matrix, path / f"{slug(name)}.svg")

@@ -6,6 +6,7 @@ from osler.errors import RecipeError
 from osler.judging.assessment import assess
 from osler.judging.judges import parse_judge, same_judge
 from osler.judging.texts import TEXTS
+from osler.lineage import judges_of
 from osler.runs import Run
 from osler.study.files import StudySettings
 from osler.study.grid import Entry
@@ -48,10 +49,17 @@ def assessed(study: StudySettings, run: Run) -> None:
 
 def flagged(study: StudySettings, entries: Iterable[Entry]) -> frozenset[str]:
     """The names of rows that were trained on the scores of the judge that judges them."""
-    if not study.judge:
+    judge = study.judge
+    if not judge:
         return frozenset()
-    judges = [(entry.name, stage.recipe.judge) for entry in entries for stage in entry.stages if stage.recipe.method == "grpo"]
-    return frozenset(name for name, judge in judges if judge and same_judge(judge.model, study.judge))
+    return frozenset(entry.name for entry in entries if any(same_judge(one, judge) for one in _trained_by(entry)))
+
+
+def _trained_by(entry: Entry) -> list[str]:
+    """The judges of the stages of `entry`, and of the runs that it starts from or is."""
+    own = [stage.recipe.judge.model for stage in entry.stages if stage.recipe.method == "grpo" and stage.recipe.judge]
+    starts = [entry.model, *(stage.recipe.init for stage in entry.stages)]
+    return [*own, *(judge for start in starts if start and start.startswith("run:") for judge in judges_of(start))]
 
 
 def marked(name: str, flags: frozenset[str]) -> str:

@@ -237,13 +237,13 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> li
     return [lines[0], f"|{'---|' * len(columns)}", *lines[1:]]
 
 
-def to_csv(results: Sequence[RowResult]) -> str:
-    """A line for each run, test and metric: name, recipe, seed, test, metric, value, interval, n."""
+def to_csv(results: Sequence[RowResult], flags: Flags = frozenset()) -> str:
+    """A line for each run, test and metric: name, recipe, seed, test, metric, value, interval, n, trained_by_judge (1 or 0)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("name", "recipe", "seed", "test", "metric", "value", "ci_low", "ci_high", "n"))
+    writer.writerow(("name", "recipe", "seed", "test", "metric", "value", "ci_low", "ci_high", "n", "trained_by_judge"))
     for one in results:
         for metric, value in one.metrics.items():
             cells = (value.value, value.ci_low, value.ci_high, value.n)
-            writer.writerow((one.name, one.recipe, one.seed, one.test, metric, *cells))
+            writer.writerow((one.name, one.recipe, one.seed, one.test, metric, *cells, int(one.name in flags)))
     return out.getvalue()

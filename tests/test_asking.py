@@ -240,6 +240,35 @@ def test_a_column_that_says_yes_or_no_is_asked_by_its_own_name(yes, no):
     assert len(found.left_out["pleural_effusion", "yesno", "surplus"]) == 20
 
 
+def halves(*labels, column="label"):
+    return [image(k, labels[k % len(labels)], ("train", "test")[k // len(labels) % 2], column) for k in range(12)]
+
+
+@pytest.mark.parametrize("column", ["label", "Finding", "findings"])
+def test_yes_or_no_of_nothing_is_refused(column, tmp_path):
+    images = halves("1", "0", column=column)
+    with pytest.raises(RecipeError, match=f"labels.csv: its column '{column}' says yes or no of each image, but not of what"):
+        asked(images, (column,))
+    file = tmp_path / "words.yaml"
+    for text in (f"columns: {{{column}: {{name: pneumonia}}}}", "default: {name: pneumonia}"):
+        file.write_text(text)
+        rows = every(asked(images, (column,), words=read_templates(file, (column,))))
+        assert all("pneumonia" in row.question for row in rows)
+    file.write_text('default: {labels: {"1": cyst, "0": normal}}')
+    assert {row.kind for row in every(asked(images, (column,), words=read_templates(file, (column,))))} == set(KINDS)
+
+
+def test_labels_that_may_mean_something_else_are_told(tmp_path):
+    numbers = "the labels of 'label' are all numbers (0, 1, 2), and are asked as numbers. "
+    assert any(note.startswith(numbers) for note in asked(halves("0", "1", "2")).notes)
+    (note,) = (note for note in asked(halves("None", "Cyst")).notes if "--templates" in note)
+    assert note.startswith("the label 'None' (6 times) is asked as any other label.")
+    file = tmp_path / "words.yaml"
+    file.write_text('default: {labels: {"0": none seen, "1": mild, "2": severe}}')
+    found = asked(halves("0", "1", "2"), words=read_templates(file, ("label",)))
+    assert not any("--templates" in note for note in found.notes)
+
+
 def test_copies_of_a_picture_are_left_out_and_counted():
     images = [image(k, LABELS[k % 2], ("train", "test")[k // 2 % 2]) for k in range(8)]
     pixels = ["a", "b", "a", "c", "d", "d", "e", "f"]  # 0 and 2 agree across splits, 4 and 5 do not
@@ -371,7 +400,13 @@ def written(folder, text, encoding="utf-8"):
         ("image,label\na.png,x\nq.png,y\n", ", row 2", "there is no image 'q.png'"),
         ("image,label\na.png,x\nb.pgn,y\nq.png,y\n", ", row 2", "Did you mean 'b.png'? Nor are there those of 1 more rows"),
         ("image,label\na.png,x\nb.png,\n", ", row 2", "its 'label' is empty. Fill it in, delete the row"),
-        ("image,label\na.png,x\nb.png,nan\n", ", row 2", "its 'label' is NaN"),
+        ("image,label\na.png,x\nb.png,nan\n", ", row 2", "its 'label' is 'nan', which counts as empty"),
+        ("image,label\na.png,x\nb.png,x;n/a\n", ", row 2", "an empty label between semicolons: 'x;n/a'"),
+        ("image,label,patient\na.png,x,p\nb.png,x,NA\n", ", row 2", "its 'patient' is 'NA', which counts as empty"),
+        ("image,label,patient_id,Subject\na.png,x,p,q\n", "", "its columns 'patient_id' and 'Subject' are both patient"),
+        ("image,label,Patient No\na.png,x,p\n", "", "must not be in two splits. Say so: --column patient='Patient No'."),
+        ("image,label,subject_key,patient_age\na.png,x,p,7\n", "", "--column patient=subject_key."),
+        ("image,label,group,group_is_patient\na.png,x,p,p\n", ", row 1", "should be true or false, not 'p'"),
         ("image,label\na.png,x\nb.png,x;;y\n", ", row 2", "an empty label between semicolons"),
         ("image,label\na.png,x\n,y\n", ", row 2", "its 'image' is empty"),
         ("image,label\na.png,x\nb.png,x\na.png,y\n", ", row 3", "has the label 'y' here, and 'x' by"),
@@ -441,6 +476,49 @@ def test_a_table_is_read_with_what_else_it_says(folder):
         "the modality 'Wobblescopy' of 1 rows is not known and counts as unknown",
         "2 of 3 images are of unknown modality",
     )
+
+
+ALIASES = ["patient_id", "Patient ID", "patientid", "subject", "Subject_ID", "case_id"]
+
+
+@pytest.mark.parametrize("column", ALIASES)
+def test_other_names_of_the_patient(column, folder):
+    found = read_table(written(folder, f"image,label,{column}\na.png,x,p\nb.png,x,p\n"), folder / "images")
+    assert [(one.group, one.group_is_patient, one.extra) for one in found.images] == [("p", True, {})] * 2
+    assert found.group_is == "patient"
+
+
+@pytest.mark.parametrize(("said", "group_is"), [("true", "patient"), ("False", "group"), ("", "group")])
+def test_the_manifests_own_names_of_the_group(said, group_is, folder):
+    text = f"image,label,patient_or_group_id,group_is_patient\na.png,x,p,true\nb.png,x,q,{said}\n"
+    found = read_table(written(folder, text), folder / "images")
+    assert [one.group_is_patient for one in found.images] == [True, group_is == "patient"]
+    assert ([one.group for one in found.images], found.group_is) == (["p", "q"], group_is)
+
+
+@pytest.mark.parametrize(
+    ("header", "labels", "named", "group"),
+    [
+        ("patient_age,PatientSex", ["label"], {}, None),
+        ("patient_key,site", ["label"], {"patient": "patient_key"}, "1"),
+        ("patient,subject", ["label"], {"patient": "subject"}, "2"),
+        ("patient,group", ["label"], {"group": "group"}, "2"),
+        ("patient,subject", ["subject"], {}, "1"),
+        ("patient_key,group", ["patient_key"], {}, "2"),
+    ],
+)
+def test_which_column_is_the_group(header, labels, named, group, folder):
+    file = written(folder, f"image,label,{header}\na.png,x,1,2\n")
+    assert read_table(file, folder / "images", labels, named).images[0].group == group
+
+
+@pytest.mark.parametrize("cell", ["NA", "n/a", "#N/A", "nan", "NULL", "", "NA; na"])
+def test_what_programs_write_for_an_absent_label_is_none(cell, folder):
+    file = written(folder, f"image,label\na.png,Cyst\nb.png,{cell}\nc.png,none\n")
+    found = read_table(file, folder / "images", skip_empty=True)
+    assert [one.labels["label"] for one in found.images] == [("Cyst",), (), ("none",)]
+    with pytest.raises(DataError, match=r"row 2: its 'label' is .*empty"):
+        read_table(file, folder / "images")
 
 
 # --- real labels ---

@@ -193,7 +193,13 @@ def test_an_image_in_base64_is_kept_as_a_file(write, tmp_path):
         ("Which?\nA. l\nB. r\nC. c", "Which?", ["l", "r", "c"]),
         ("Which?\nchoices\nA: l\nB: r", "Which?", ["l", "r"]),
         ("Which?\nA) l\nB) r\n\nAnswer with a letter.", "Which?\n\nAnswer with a letter.", ["l", "r"]),
+        ("Which?\nA. l\nB. r\nAnswer with the letter.", "Which?\nAnswer with the letter.", ["l", "r"]),
+        ("Which?\nA. l\nB. r\nPlease answer.\n\nHint", "Which?\nPlease answer.\n\nHint", ["l", "r"]),
+        ("Which?\nA. l\nB. r\n请直接回答。", "Which?\n请直接回答。", ["l", "r"]),
         *[(text, text, []) for text in (
+            "Which?\nA) l\nB) biopsy of\nselect nodes",
+            "Which?\nA) l\nB) r\nAnswer so:\nC) x and more",
+            "Which?\nA) l\nB) r\nAnswer.\nor both",
             "Which?",
             "Compare A) and B) of the figure.",
             "Which? A) l B) r",
@@ -242,6 +248,33 @@ def test_real_questions_as_conversations(write, shared_data):
     assert all((a.question, a.options, a.gold_index) == (b.question, b.options, b.gold_index) for a, b in pairs)
 
 
+DIRECTLY = "Answer with the option's letter from the given choices directly."
+
+
+@pytest.mark.parametrize("gold", ["B. Spleen", "B", "Spleen", "(B) spleen", "<think>Large.</think><answer>B. Spleen</answer>"])
+def test_the_usual_instruction_behind_the_options(write, gold):
+    """ms-swift's layout: the instruction stands directly behind the last option."""
+    asked = user(f"<image>Which organ?\nA. Liver\nB. Spleen\nC. Kidney\n{DIRECTLY}")
+    (found,) = load_data(f"conversations:{write({'messages': asked + assistant(gold), 'images': ['0.png']})}")
+    assert (found.question, found.options) == (f"Which organ?\n{DIRECTLY}", ("Liver", "Spleen", "Kidney"))
+    assert (found.kind, found.gold_index) == (Kind.CHOICE, 1)
+
+
+@pytest.mark.parametrize("gold", ["B", "Spleen", "B. Spleen"])
+@pytest.mark.parametrize("text", ["Which organ?", CHOICE, "Which organ? A) Liver B) Spleen"])
+def test_the_options_of_the_row(write, text, gold):
+    row = {"messages": user(text), "images": ["0.png"], "options": ["Liver", "Spleen"], "solution": gold}
+    (found,) = load_data(f"conversations:{write(row)}")
+    assert (found.options, found.gold_index, found.extra) == (("Liver", "Spleen"), 1, {})
+    assert found.question == ("Which organ is enlarged?" if text == CHOICE else text)
+
+
+def test_marks_in_the_stem_do_not_count_where_options_were_read(write):
+    row = {"messages": user("Compare A) and B).\nA) One\nB) Two"), "images": ["0.png"], "solution": "B"}
+    (found,) = load_data(f"conversations:{write(row)}")
+    assert (found.question, found.gold_index) == ("Compare A) and B).", 1)
+
+
 # --- faults ---
 
 
@@ -275,7 +308,26 @@ def test_real_questions_as_conversations(write, shared_data):
         ({"messages": user(CHOICE), "solution": "C"}, "the gold letter C is not among the 2 options"),
         ({"messages": user(CHOICE), "solution": "Kidney"}, "the gold 'Kidney' is not among the options"),
         ({"messages": user(CHOICE), "solution": "A", "answer": "B"}, "its golds disagree"),
-        ({"messages": user("Which? A) l B) r"), "solution": "B"}, "its options cannot be read for certain"),
+        *[
+            ({"messages": user(text), "solution": gold}, f"its gold '{gold}' seems to be an option, but none can be read")
+            for text, gold in (
+                ("Which? A) l B) r", "B"),
+                ("Which? A) l B) r", "B) r"),
+                ("Which? A. l B. r", "B. r"),
+                ("Which? A) l B) r", "r"),
+                ("Which?\nA. l\nB. r\nor both", "B. r"),
+                ("Which?", "B. Right"),
+                ("Which?", "(B) right"),
+                ("Which?", "B: right"),
+            )
+        ],
+        ({"messages": user(CHOICE), "options": ["Spleen", "Liver"], "solution": "B"}, "its question lists ['Liver', 'Spleen']"),
+        ({"messages": user("Which? A) l B) r"), "options": ["r", "l"], "solution": "B"}, "may list other options"),
+        ({"messages": user("Which?"), "options": ["l", 3], "solution": "B"}, "the field 'options'"),
+        ({"messages": user("Which?"), "options": "l, r", "solution": "B"}, "the field 'options'"),
+        ({"messages": user("Which?"), "options": ["l", "r"], "solution": "C"}, "the gold letter C is not among the 2 options"),
+        ({"messages": user("Which?"), "options": ["l"], "solution": "A"}, "it has only one option"),
+        ({"messages": user(CHOICE), "solution": "B) Liver"}, "the gold 'B) Liver' is not among the options"),
         ({"messages": user("What?"), "solution": "x", "id": "rows/1"}, "the id 'rows/1' is taken by"),
         ({"messages": user("What?"), "solution": ["x"]}, "the field 'solution'"),
         ({"messages": "What?", "solution": "x"}, "the field 'messages'"),
@@ -293,6 +345,19 @@ def test_a_broken_row_is_named_by_file_and_row(write, row, message):
 def test_a_letter_is_an_answer_to_an_open_question(write):
     (found,) = load_data(f"conversations:{write({'messages': user('Which vitamin?'), 'images': ['0.png'], 'solution': 'A'})}")
     assert (found.kind, found.golds) == (Kind.OPEN, ("A",))
+
+
+@pytest.mark.parametrize("gold", ["E. coli", "C. difficile", "Hepatitis B: chronic"])
+def test_a_name_is_an_answer_to_an_open_question(write, gold):
+    (found,) = load_data(f"conversations:{write({'messages': user('Which?'), 'images': ['0.png'], 'solution': gold})}")
+    assert (found.kind, found.golds) == (Kind.OPEN, (gold,))
+
+
+def test_a_row_that_calls_itself_open_is(write):
+    row = {"messages": user("Read A) and B)."), "images": ["0.png"], "solution": "B) 5 mm"}
+    assert "seems to be an option" in failure(f"conversations:{write(row)}")
+    (found,) = load_data(f"conversations:{write(row | {'kind': 'open'})}")
+    assert (found.kind, found.golds) == (Kind.OPEN, ("B) 5 mm",))
 
 
 def test_bytes_that_are_no_utf_8(write):

@@ -244,6 +244,84 @@ def test_two_columns_of_one_name(tmp_path):
         columns_of(["Image", "image", "question", "answer"], {})
 
 
+@pytest.mark.parametrize("column", ["patient_id", "Patient ID", "patientid", "PatientID", "Subject", "subject-id", "case_id"])
+def test_other_names_of_the_patient(column, write):
+    found = load_data(f"csv:{write({column: 'p1'})}")[0]
+    assert (found.group, found.group_is_patient, found.extra) == ("p1", True, {})
+
+
+@pytest.mark.parametrize(("said", "is_patient"), [("true", True), ("False", False), ("1", True), ("", False)])
+def test_the_manifests_own_names_of_the_group(said, is_patient, write):
+    found = load_data(f"csv:{write({'patient_or_group_id': 'p1', 'group_is_patient': said})}")[0]
+    assert (found.group, found.group_is_patient, found.extra) == ("p1", is_patient, {})
+
+
+def test_two_columns_of_one_meaning(write):
+    file = write({"patient": "p", "Subject ID": "s"})
+    said = "its columns 'patient' and 'Subject ID' are both patient. Name one: columns: {patient: ...}."
+    assert failure(f"csv:{file}") == f"{file}: {said}"
+    found = load_data({"name": "csv", "path": str(file), "columns": {"patient": "Subject ID"}})[0]
+    assert (found.group, found.extra) == ("s", {"patient": "p"})
+
+
+@pytest.mark.parametrize("names", [("option_a", "option_b"), ("option A", "Option B"), ("opa", "opb"), ("choices",)])
+def test_other_names_of_the_options(names, tmp_path, write):
+    cells = "l,r" if len(names) == 2 else "l|r"
+    (tmp_path / "a.csv").write_text(f"image,question,{','.join(names)},answer\nx.png,Which?,{cells},B\n")
+    (found,) = load_data(f"csv:{tmp_path}/a.csv")
+    assert (found.options, found.gold_index, found.extra) == (("l", "r"), 1, {})
+
+
+def test_a_letter_may_be_what_an_open_question_asks_for(write):
+    found = load_data(f"csv:{write({'A': '', 'B': '', 'answer': 'B', 'image_option': ''})}")[0]
+    assert (found.options, found.golds) == ((), ("B",))
+
+
+def test_a_place_in_a_cell_of_text_is_told(write):
+    file = write({"answer": "1"})
+    do = "Name the column answer_index where it is a place, from 0."
+    said = "the answer '1' is text, as every cell of a CSV is, and none of the options ['Liver', 'Spleen']."
+    assert failure(f"csv:{file}") == f"{file}, row 1: {said} {do}"
+    assert load_data(f"csv:{write({'A': '1', 'B': '2', 'answer': '1'})}")[0].gold_index == 0  # as it is written
+
+
+# --- tables as spreadsheets save them ---
+
+HEAD = "image,question,answer"
+
+
+def table_in(tmp_path, write, text):
+    write({})
+    (tmp_path / "a.csv").write_text(text)
+    return f"csv:{tmp_path}/a.csv"
+
+
+def test_last_columns_and_rows_that_are_empty_are_none(tmp_path, write):
+    (found,) = load_data(table_in(tmp_path, write, f"{HEAD},,\nx.png,What?,liver,, \n,,,,\n , ,,,\n"))
+    assert (found.golds, found.extra) == (("liver",), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{HEAD}\nx.png,What?,a\n,,\nx.png,What?,b\n", ", row 2: all its cells are empty, but rows follow. Remove it"),
+        (f"{HEAD},\nx.png,What?,a,\nx.png,What?,a,b\n", ", row 2: its cell 'b' is in a column that the header does not name"),
+        (f"{HEAD},\nx.png,What?,a\n", ", row 1: it has 3 fields, the header 4"),
+        (f"{HEAD}\n,,\n", ": it has no row below its header."),
+        (f",,\n{HEAD}\nx.png,What?,a\n", ": the cells of its first line are empty. Name the columns there."),
+        (f"sep=;\n{HEAD}\n", ": its first line, 'sep=;', names the separator, not the columns. Remove that line, and save it"),
+        (f"sep=,\n{HEAD}\n", ": its first line, 'sep=,', names the separator, not the columns. Remove that line, and save it"),
+    ],
+)
+def test_empty_cells_elsewhere_are_told(text, message, tmp_path, write):
+    assert failure(table_in(tmp_path, write, text)).startswith(f"{tmp_path}/a.csv{message}")
+
+
+def test_a_folder_is_no_image(tmp_path, write):
+    (tmp_path / "scans").mkdir()
+    assert f"row 1: there is no image {tmp_path}/scans" in failure(f"csv:{write({'image': 'scans'})}")
+
+
 # --- answers ---
 
 
@@ -284,7 +362,7 @@ def test_what_is_no_list_of_texts(cell):
     [
         ({"answer": 1, "options": ["x", "y"]}, {"answer_index": 1, "options": ["x", "y"]}),
         ({"answer": 1, "options": ["0", "1", "2"]}, {"answer_index": 1}),
-        ({"answer": 2, "options": ["2", "3", "4"]}, {"answer_index": 0}),
+        ({"answer": 2, "answer_index": 1, "options": ["1", "2", "3"]}, {"answer_index": 1}),
         ({"answer": ["y"], "options": {"A": "x", "B": "y", "C": None}}, {"answer_index": 1, "options": ["x", "y"]}),
         ({"answer": 7}, {"answers": ["7"]}),
         ({"answer": ["a", "b"]}, {"answers": ["a", "b"]}),
@@ -307,6 +385,14 @@ def test_cells_that_are_no_text(cells, fields):
         ({"question": 3.5, "answer": float("inf")}, "should be a text, not inf"),
         ({"answer": ["x", "y"], "options": ["x", "y"]}, "names 2 answers"),
         ({"answer": "x", "options": 3}, "should be a list of texts"),
+        ({"answer": 1, "options": ["1", "2", "3"]}, "the answer 1 is the place of one option (from 0) and the text of another"),
+        ({"answer": 2, "options": ["2", "3", "4"]}, "Name the column answer_index where it is the place, or write it as text."),
+        ({"answer": 0, "answer_index": 1, "options": ["x", "y"]}, "its golds disagree: answer 0 but answer_index 1"),
+        ({"answer": 3, "options": ["x", "y", "3"], "answer_index": 1}, "its golds disagree: answer 3 but answer_index 1"),
+        ({"answer": "A", "option_1": "x"}, "but it has no options, and its column 'option_1' is not used. Name the options"),
+        ({"answer": ["B"], "Answer Choices": "x/y"}, "and its column 'Answer Choices' is not used"),
+        ({"answer": "x", "patient_or_group_id": "g", "group_is_patient": "maybe"}, "should be true or false, not 'maybe'"),
+        ({"answer": "x", "Patient ID": "NA"}, "the field 'patient' (column 'Patient ID') is 'NA', which is none"),
     ],
 )
 def test_cells_that_cannot_be(cells, message):

@@ -184,6 +184,26 @@ def test_one_split_and_splits_of_other_names(tmp_path):
     assert "unknown split 'tset'" in failure({**spec, "split": "tset"})
 
 
+def with_split(*values):
+    return made(split=(datasets.Value("string"), list(values)))
+
+
+def test_a_column_split_is_read_as_the_hubs_own_names_are(tmp_path):
+    parts = {"train": with_split("train", None), "validation": with_split("validation", "dev")}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "set")
+    assert load_data(f"hub:{tmp_path}/set").counts()["by_split"] == {"train": 2, "val": 2}
+    with_split("Validation", "test").save_to_disk(tmp_path / "one")
+    assert [row.split for row in load_data(f"hub:{tmp_path}/one")] == ["val", "test"]
+    with_split("test", "fold 3").save_to_disk(tmp_path / "odd")
+    assert "split all, row 2: unknown split 'fold 3'" in failure(f"hub:{tmp_path}/odd")
+
+
+def test_a_column_split_that_differs_from_the_part(tmp_path):
+    datasets.DatasetDict({"train": with_split("train", "test")}).save_to_disk(tmp_path / "set")
+    said = "row 2: its column split says 'test', but the row is in the part train. Correct one, or remove or rename the column."
+    assert failure(f"hub:{tmp_path}/set") == f"{tmp_path}/set, split train, {said}"
+
+
 def test_a_config_of_a_folder(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "set" / name).mkdir(parents=True)

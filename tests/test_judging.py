@@ -1,6 +1,7 @@
 """A judge behind a real server on this machine, which answers by a script: exactly, late, wrongly, or not at all."""
 
 import asyncio
+import fcntl
 import json
 import logging
 import subprocess
@@ -619,3 +620,38 @@ def test_the_command_prints_and_writes_and_shows_no_key(run, tmp_path):
     assert not (path / "judged.jsonl").exists()
     everything = shown.output + printed.output + (out / "judged.jsonl").read_text() + (out / "judge.json").read_text()
     assert SECRET not in everything
+
+
+def test_a_server_that_names_its_models_by_the_key_is_not_quoted():
+    with (
+        serving(names=(f"model-{SECRET}",)) as server,
+        Judge(server.endpoint, QUICK) as judge,
+        pytest.raises(ModelError) as error,
+    ):
+        judge.check()
+    assert "unknown model" in str(error.value)
+    assert SECRET not in str(error.value)
+
+
+def test_a_server_that_drips_is_given_up(score, monkeypatch):
+    monkeypatch.setattr(Judge, "_longest_s", property(lambda judge: 0.5))
+    with judging(lambda request, number: time.sleep(5)) as server:
+        started = time.monotonic()
+        (found,) = score(server, items(1))
+        assert time.monotonic() - started < 4
+    assert (found.unscored, found.detail) == ("failed", "timeout")
+
+
+def test_two_commands_do_not_write_to_one_file(run, tmp_path):
+    path = run(*eight())
+    held = (path / "judged.lock").open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with judging() as server, pytest.raises(RunError, match="another osler judge writes to"):
+        assess(path, spec(server))
+    held.close()
+
+
+def test_texts_without_a_judge_go_into_a_new_folder(run, tmp_path):
+    summary = assess(run(*eight()), None, out=tmp_path / "new" / "folder")
+    assert summary["texts"]["exact_match"]["n"] == 8
+    assert (tmp_path / "new" / "folder" / "judge.json").is_file()

@@ -349,6 +349,23 @@ def test_nothing_is_written_into_a_folder_of_something_else(pictures, tmp_path):
         prepare("phantoms", tmp_path / "out", SMALL)
 
 
+@pytest.mark.parametrize("below", ["prepared", "deep/prepared", "../data/prepared", "linked"])
+def test_nothing_is_written_below_the_folder_that_is_read(pictures, tmp_path, monkeypatch, below):
+    folder, _ = pictures
+    write_rows(folder, ["large.png"])
+    (tmp_path / "linked").symlink_to(folder)
+    before = tree(folder)
+    out = tmp_path / "linked" / "prepared" if below == "linked" else folder / below
+    with pytest.raises(RunError, match=r"would be read as part of the data set\. Name a place outside"):
+        prepare(f"jsonl:{folder}", out, SMALL)
+    monkeypatch.setenv("OSLER_DATA", str(tmp_path))
+    with pytest.raises(RunError, match="Name a place outside"):
+        prepare("jsonl:data?images=data", out, SMALL)
+    assert tree(folder) == before
+    assert prepare(f"jsonl:{folder}", tmp_path / "data2", SMALL).made == 1
+    assert prepare(f"jsonl:{folder / 'rows.jsonl'}", folder / "prepared", SMALL).made == 1, "one file is read, not the folder"
+
+
 def test_rows_that_all_lack_images_are_an_error(tmp_path):
     with pytest.raises(DataError, match=r"no row has an image.*\?images=ROOT"):
         prepare(write_rows(tmp_path, [], []), tmp_path / "out", SMALL)

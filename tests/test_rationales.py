@@ -459,6 +459,26 @@ def test_nothing_is_asked_where_the_rows_could_not_be_written(data, tmp_path):
     assert (tmp_path / "mine.jsonl").read_text() == "mine"
 
 
+def test_nothing_is_written_below_the_folder_that_is_read(data, tmp_path):
+    data()
+    with writing() as server, pytest.raises(RunError, match="Name a place outside that folder"):
+        run(server, f"jsonl:{tmp_path}", tmp_path / "new" / "out.jsonl")
+    assert server.paths == []
+    assert [file.name for file in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+def test_a_summary_of_something_else_is_not_overwritten(data, tmp_path):
+    (tmp_path / "out.summary.json").write_text("mine")
+    with writing() as server:
+        with pytest.raises(RunError, match=r"out\.summary\.json exists, and would be overwritten. Name another file"):
+            run(server, data(), tmp_path / "out.jsonl")
+        assert server.paths == []
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["data.jsonl", "out.summary.json"]
+        (tmp_path / "out.summary.json").unlink()
+        for _ in range(2):
+            assert run(server, data(), tmp_path / "out.jsonl")["written"] == 6
+
+
 def test_an_image_that_cannot_be_shown_is_an_error_that_names_row_and_file(data, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     spec, none = data(row(0), row(1, image="bad.png")), data(row(0), row(1, image=None, text_only=True), name="none.jsonl")

@@ -113,12 +113,24 @@ def recipe_of(model: str) -> Recipe | None:
 
 def judges_of(model: str) -> list[str]:
     """The judges on whose scores `model`, or a run that it goes back to, was trained; none of a model that osler did not."""
-    if not model.startswith("run:"):
+    run = _run_around(model)
+    if run is None:
         return []
-    run = _run_of(model)
-    recipes = [_run_of(one["model"]).manifest["recipe"] for one in run.manifest["start"] if one["model"].startswith("run:")]
-    judges = [(recipe.get("judge") or {}).get("model") for recipe in (*recipes, run.manifest["recipe"])]
-    return list(dict.fromkeys(filter(None, judges)))
+    starts = [str(one["model"]) for one in run.manifest.get("start") or []]
+    recipes = [_run_of(start).manifest["recipe"] for start in starts if start.startswith("run:")]
+    asked = [recipe.get("judge") for recipe in (*recipes, run.manifest["recipe"]) if recipe.get("method", "grpo") == "grpo"]
+    return list(dict.fromkeys(judge["model"] for judge in asked if judge))
+
+
+def _run_around(model: str) -> Run | None:
+    """The run that `model` is, or in whose folder its weights lie (`peft:RUN/adapter`, RUN/model); None where there is none."""
+    if model.startswith("run:"):
+        return _run_of(model)
+    folder = Path(model.removeprefix("peft:")).resolve()
+    near = [folder, *folder.parents][:3] if folder.is_dir() else []
+    found = next((one for one in near if (one / "manifest.json").is_file()), None)
+    run = Run.open(found) if found else None
+    return run if run and run.manifest.get("kind") == "train" else None
 
 
 def _file_hash(file: Path) -> str:

@@ -6,29 +6,36 @@
 
     image            a path below the folder of images; its ending may be absent where one file is called so
     label            one label, or several parted by ";"; any columns may be, each a question of its own
-    patient | group  what must not be on two sides of a split
+    patient | group  what must not be on two sides of a split; group_is_patient says whether a group is one
     modality, question_type, source, split
 
-The form is ours. A column is known by its name, in either case; `named` says others ({"image": "file"}). Every further column
-is kept in `extra`. An image has one row.
+The form is ours. A column is known by its name or one of `osler.datasets.columns.ALIASES`, in either case; `named` says others
+({"image": "file"}). Every further column is kept in `extra`. A label that reads NA, nan or null is none. An image has one row.
 """
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from osler.asking.pictures import Pictures
-from osler.datasets.columns import NAMES, Labels
+from osler.datasets.columns import NAMES, Labels, name_of, reads_absent, truth
 from osler.datasets.load import at_place
 from osler.datasets.samples import known_modality, known_question_type, known_split
 from osler.datasets.tables import Row, table_rows
 from osler.errors import DataError, unknown
 from osler.taxonomy import Modality, QuestionType
 
-KNOWN = ("image", "patient", "group", "modality", "question_type", "source", "split")
+KNOWN = ("image", "patient", "group", "group_is_patient", "modality", "question_type", "source", "split")
 """What a column can be, beside a label."""
 
-_RESERVED = {*NAMES, *KNOWN, "path", "patient_or_group_id", "group_is_patient", "text_only", "label_column"}
+_OWNERS = ("patient", "group", "group_is_patient")
+_RESERVED = {*NAMES, *KNOWN, "path", "patient_or_group_id", "text_only", "label_column"}
+_LIKELY = re.compile("patient|subject", re.IGNORECASE)
+_FACTS = re.compile(
+    "(?:patient|subject).*(?:age|sex|gender|race|ethnic|weight|height|bmi|birth|position|orient)", re.IGNORECASE
+)
 _MANY = 20
 """Up to so many rows may each have a label of its own."""
 
@@ -105,7 +112,7 @@ def read_table(
     for column in labels:
         _require_labels(path, images, column)
     require_apart(images)
-    return Table(str(path), tuple(images), labels, header, _group_of(places), tuple(_notes(read, images, places)))
+    return Table(str(path), tuple(images), labels, header, _group_is(images), tuple(_notes(read, images, places)))
 
 
 def require_apart(images: Iterable[Labelled]) -> None:
@@ -145,11 +152,7 @@ def _places(header: Sequence[str], named: Mapping[str, str], columns: Sequence[s
     for column in (*named.values(), *columns):
         if column not in header:
             raise DataError(unknown("column", column, header))
-    found = dict(named)
-    for column in header:
-        name = column.lower().replace(" ", "_")
-        if name in KNOWN and name not in found and column not in named.values():
-            found[name] = column
+    found = _found(header, named, columns)
     if "image" not in found:
         do = "Name the one with the paths: --column image=COLUMN."
         raise DataError(f"it has no column 'image', but {', '.join(map(repr, header))}. {do}")
@@ -160,14 +163,39 @@ def _places(header: Sequence[str], named: Mapping[str, str], columns: Sequence[s
         raise DataError(f"it has no column 'label', but {', '.join(map(repr, header))}. Name one or more with --label COLUMN.")
     if found["image"] in labels:
         raise DataError(f"the column {found['image']!r} holds the images, so it is no label. Name another with --label.")
+    _require_patient(header, {*found.values(), *labels}, _group_of(found))
     return found, labels
+
+
+def _found(header: Sequence[str], named: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+    """The column of each of KNOWN, by `named` or by its name. Errors: DataError where two columns are the same."""
+    found = dict(named)
+    settled = {"patient", "group"} if _group_of(named) else set[str]()
+    for column in header:
+        name = name_of(column)
+        if name not in KNOWN or name in named or name in settled or column in named.values():
+            continue
+        if name in _OWNERS and column in columns:
+            continue
+        if name in found:
+            raise DataError(f"its columns {found[name]!r} and {column!r} are both {name}. Name one: --column {name}=COLUMN.")
+        found[name] = column
+    return found
+
+
+def _require_patient(header: Sequence[str], used: set[str], group: str | None) -> None:
+    """Errors: DataError where no column is a patient or group, but one that is not used is called as if it were."""
+    likely = [column for column in header if column not in used and _LIKELY.search(column) and not _FACTS.search(column)]
+    if likely and group is None:
+        do = f"Say so: --column patient={shlex.quote(likely[0])}. Where it does not, rename it."
+        raise DataError(f"its column {likely[0]!r} seems to name the patients, who must not be in two splits. {do}")
 
 
 def _said(row: Row, places: Mapping[str, str], name: str) -> str:
     """The cell of `row` that is its `name`. Errors: DataError where there is such a column, and the cell is empty."""
     cell = row.cells[places[name]].strip()
-    if not cell or cell.lower() == "nan":
-        raise DataError(f"its {places[name]!r} is empty. Fill it in, or delete the row.")
+    if reads_absent(cell):
+        raise DataError(f"its {places[name]!r} is {_emptiness(cell)}. Fill it in, or delete the row.")
     return cell
 
 
@@ -187,7 +215,7 @@ def _labelled(
         labels={column: _labels(row.cells[column], column, skip_empty) for column in columns},
         where=row.where,
         group=_said(row, places, group) if group else None,
-        group_is_patient=group == "patient",
+        group_is_patient=_is_patient(row, places),
         modality=known_modality(known.get("modality")),
         question_type=known_question_type(known.get("question_type")),
         source=_said(row, places, "source") if "source" in places else source,
@@ -199,14 +227,31 @@ def _labelled(
 def _labels(cell: str, column: str, skip_empty: bool) -> tuple[str, ...]:
     """The labels in `cell`. Errors: DataError where one is empty, all of them unless `skip_empty`."""
     labels = [" ".join(label.split()) for label in cell.split(";")]
-    if not any(labels) or labels == ["nan"] or labels == ["NaN"]:
+    if all(map(reads_absent, labels)):
         if skip_empty:
             return ()
         do = "Fill it in, delete the row, or leave such labels out with --skip-empty, which counts them"
-        raise DataError(f"its {column!r} is {'empty' if not any(labels) else 'NaN'}. {do}.")
-    if not all(labels):
+        raise DataError(f"its {column!r} is {_emptiness(cell.strip())}. {do}.")
+    if any(map(reads_absent, labels)):
         raise DataError(f"its {column!r} has an empty label between semicolons: {cell.strip()!r}. Take out one semicolon.")
     return tuple(dict.fromkeys(labels))
+
+
+def _emptiness(cell: str) -> str:
+    return f"{cell!r}, which counts as empty" if cell else "empty"
+
+
+def _is_patient(row: Row, places: Mapping[str, str]) -> bool:
+    """Whether the group of `row` is a patient, by its own column where that says so. Errors: DataError."""
+    said = row.cells[places["group_is_patient"]].strip() if "group_is_patient" in places else ""
+    return truth(said) if said else _group_of(places) == "patient"
+
+
+def _group_is(images: Sequence[Labelled]) -> str | None:
+    """How the groups of all `images` are called, None where they have none."""
+    if any(image.group is None for image in images):
+        return None
+    return "patient" if all(image.group_is_patient for image in images) else "group"
 
 
 def _group_of(places: Mapping[str, str]) -> str | None:

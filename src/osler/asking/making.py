@@ -19,7 +19,7 @@ from osler.asking.rounds import (
     opens,
     pairs,
 )
-from osler.asking.spelling import says_yes, spelt_alike, translated
+from osler.asking.spelling import doubtful, says_yes, spelt_alike, translated
 from osler.asking.templates import Templates, Wordings
 from osler.asking.wording import question_type, worded
 from osler.datasets.dividing import Prints, divide
@@ -78,7 +78,9 @@ def ask(
         told = {"patient": "patients", "group": "groups"}.get(table.group_is or "", "images")
         notes.append(f"divided by {told}" + ("" if table.group_is else ", as no column is called patient or group"))
     binary = {column: says_yes(images, column) for column in table.columns}
+    _require_named(binary, templates, kinds, table)
     notes += [f"{column!r} says yes or no of each image, and is asked so" for column, found in binary.items() if found]
+    notes += [note for column, found in binary.items() if found is None for note in doubtful(images, column)]
     rounds = [
         one
         for column in table.columns
@@ -86,6 +88,19 @@ def ask(
     ]
     parts = worded(rounds, images, table, wordings, seed)
     return Asked(parts, left_out.found, _counted(images, table.columns), tuple(notes))
+
+
+def _require_named(
+    binary: Mapping[str, Mapping[str, bool] | None], templates: Templates, kinds: Sequence[Kind], table: Table
+) -> None:
+    """Errors: RecipeError for a column that says yes or no, and neither it nor the templates say of what."""
+    for column, said in binary.items():
+        if said and Kind.YESNO in kinds and not templates.names(column):
+            raise RecipeError(
+                f"{table.file}: its column {column!r} says yes or no of each image, but not of what. Rename it to what it is "
+                f"about (pneumonia), or say so with --templates: columns: {{{column}: {{name: pneumonia}}}}; where its values "
+                "are two labels, word them there: labels."
+            )
 
 
 def _without_copies(images: Sequence[Labelled], prints: Prints, left_out: LeftOut) -> list[Labelled]:

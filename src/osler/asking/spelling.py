@@ -1,7 +1,8 @@
 """One spelling for each label of a column, and columns that say yes or no."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from osler.asking.labels import Labelled
@@ -13,6 +14,9 @@ from osler.schema import fold_text
 _SAYS = {**dict.fromkeys(("yes", "true", "1", "1.0", "present", "positive"), YES)}
 _SAYS |= dict.fromkeys(("no", "false", "0", "0.0", "absent", "negative"), NO)
 """How a column may be written that says of each image whether it shows one thing."""
+
+
+_NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
 
 
 def translated(image: Labelled, wordings: Mapping[str, Wordings]) -> dict[str, tuple[str, ...]]:
@@ -50,6 +54,19 @@ def says_yes(images: Sequence[Labelled], column: str) -> dict[str, bool] | None:
     if any(len(labels) > 1 or fold_text(labels[0]) not in _SAYS for labels in said.values()):
         return None
     return {name: _SAYS[fold_text(labels[0])] == YES for name, labels in said.items()}
+
+
+def doubtful(images: Sequence[Labelled], column: str) -> Iterator[str]:
+    """Sentences about labels of `column` that are asked as they are, and may mean something else."""
+    times = Counter(label for image in images for label in image.labels[column])
+    for label, n in sorted(times.items()):
+        if fold_text(label) == "none":
+            do = f'Where it means that nothing is known, leave it out: labels: {{{label}: ""}} in --templates'
+            yield f"the {column} {label!r} ({n:,} times) is asked as any other label. {do}"
+    if times and all(_NUMBER.fullmatch(label) for label in times):
+        some = ", ".join(sorted(times)[:5]) + (", ..." if len(times) > 5 else "")
+        do = "Where they stand for something, say for what: labels in --templates"
+        yield f"the labels of {column!r} are all numbers ({some}), and are asked as numbers. {do}"
 
 
 def _most_frequent(times: Mapping[str, int], key_of: Mapping[str, str]) -> dict[str, str]:

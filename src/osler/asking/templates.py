@@ -61,7 +61,7 @@ default:
 #     open: ["How severe is the retinopathy in this image?"]
 """
 
-_NAMELESS = ("label", "labels", "class", "category", "target")
+_NAMELESS = ("label", "labels", "class", "category", "target", "finding", "findings")
 """Names of columns that say nothing about what is in them."""
 
 
@@ -110,6 +110,11 @@ class Templates:
     default: Words
     columns: Mapping[str, Words]
     where: str
+
+    def names(self, column: str) -> bool:
+        """Whether the file says what `column` is about, or else its own name does."""
+        own = self.columns.get(column, Words())
+        return bool(own.name or self.default.name) or column.lower() not in _NAMELESS
 
     def of(self, column: str, kinds: Iterable[Kind]) -> Wordings:
         """How `column` is asked in `kinds`. Errors: RecipeError where a kind has no words, or words say what they must not."""

@@ -4,18 +4,21 @@
     image | images           one or several: a list, or texts parted by ";"
     question
     options                  a list, or texts parted by "|"; or columns A, B, C, ... of which the last may be empty
-    answer                   the letter or the text of an option, or both as "B) text"; a whole number is its place from 0;
-                             without options the gold itself, or a list of all that are accepted
+    answer                   the letter or the text of an option, or both as "B) text"; a whole number is its place from 0 (but
+                             a cell of a CSV is text); without options the gold itself, or a list of all that are accepted
     answer_index             the place of the gold among the options, from 0
     modality, question_type, split, group, rationale, language, kind, source
     patient                  the group, which is then a patient
+    group_is_patient         whether the group is one; true or false
 
-A column is known by its name, in either case ("Question" is question); `columns: {question: text, answer: label}` in a spec
-names others. A column that has none of these names is kept in `extra`. A cell that is empty is absent, and one that reads NaN
-is an error. Labels of modality and question type that are not known count as unknown and are told on stderr.
+A column is known by its name, whatever its case, blanks and hyphens ("Question Type" is question_type), or by one of `ALIASES`;
+`columns: {question: text, answer: label}` in a spec names others. A column that has none of these names is kept in `extra`. A
+cell that is empty is absent, and one that reads NaN is an error. Labels of modality and question type that are not known count
+as unknown and are told on stderr.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -23,20 +26,49 @@ from typing import Any
 from osler.datasets.questions import list_in, told_place
 from osler.errors import DataError, unknown
 from osler.progress import console
-from osler.schema import LETTERS
+from osler.schema import LETTERS, fold_text
 from osler.taxonomy import modality_of, question_type_of
 
 GOLDS = ("answer", "answers", "answer_index")
 _TEXTS = ("id", "question", "modality", "question_type", "split", "group", "patient", "rationale", "language", "kind", "source")
-NAMES = (*_TEXTS, "image", "images", "options", *GOLDS, *LETTERS)
+NAMES = (*_TEXTS, "group_is_patient", "image", "images", "options", *GOLDS, *LETTERS)
 """What a column can be."""
+
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "patient": ("patient_id", "subject", "subject_id", "case_id"),
+    "group": ("group_id", "patient_or_group_id"),
+    "options": ("choices",),
+    **{letter: tuple(f"{word}_{letter}" for word in ("option", "opt", "op", "choice")) for letter in LETTERS},
+}
+"""What a column that is one of `NAMES` may be called instead."""
+
+ABSENT = ("", "na", "n/a", "#n/a", "nan", "null")
+"""What programs write, in any case, into the cell of a label or patient that is not known."""
 
 _ONE_OF = (("image", "images"), GOLDS, ("patient", "group"), ("options", *LETTERS))
 """Names for the same thing: who names a column for one of them does not mean a column that is called like another."""
 
+_TRUTHS = dict.fromkeys(("true", "yes", "1", "1.0"), True) | dict.fromkeys(("false", "no", "0", "0.0"), False)
 _MAY_READ_NAN = ("options", "answer", "answers", *LETTERS)
 _RESERVED = {*NAMES, "patient_or_group_id", "group_is_patient", "text_only"} - {"patient", *LETTERS}
 """The fields of the manifest: a column so called that is none of them keeps its cells under another name."""
+
+
+def _folded(column: str) -> str:
+    return re.sub(r"[\s_-]+", "", column).lower()
+
+
+_NAME_OF = {_folded(called): name for name in NAMES for called in (name, *ALIASES.get(name, ()))}
+
+
+def name_of(column: str) -> str | None:
+    """The one of `NAMES` that a column called `column` is, None where it is none."""
+    return _NAME_OF.get(_folded(column))
+
+
+def reads_absent(cell: str) -> bool:
+    """Whether the label or patient in `cell` is not known: it is empty, or one of `ABSENT`."""
+    return cell.strip().lower() in ABSENT
 
 
 def columns_of(there: Iterable[str], named: Mapping[str, str]) -> dict[str, str]:
@@ -53,12 +85,12 @@ def columns_of(there: Iterable[str], named: Mapping[str, str]) -> dict[str, str]
             raise DataError(f"columns: {name} is said to be {column!r}. {unknown('column', column, there)}")
     found = dict(named)
     for column in there:
-        name = column.strip().upper() if len(column.strip()) == 1 else column.strip().lower().replace(" ", "_")
-        if name not in NAMES or name in named or name in settled or column in named.values():
+        one = name_of(column)
+        if one is None or one in named or one in settled or column in named.values():
             continue
-        if name in found:
-            raise DataError(f"its columns {found[name]!r} and {column!r} are both {name}. Name one: columns: {{{name}: ...}}.")
-        found[name] = column
+        if one in found:
+            raise DataError(f"its columns {found[one]!r} and {column!r} are both {one}. Name one: columns: {{{one}: ...}}.")
+        found[one] = column
     _require(found, there)
     return found if "A" in found and "B" in found else {name: found[name] for name in found if name not in LETTERS}
 
@@ -80,6 +112,8 @@ def manifest_row(cells: Mapping[str, Any], columns: Mapping[str, str], name: str
         if "group" in fields:
             raise DataError("it has both a patient and a group. Name one of the two columns.")
         fields |= {"group": patient, "group_is_patient": True}
+    if said.get("group_is_patient") is not None:
+        fields["group_is_patient"] = truth(said["group_is_patient"])
     shown = {one: said[one] for one in ("image", "images") if said.get(one) is not None}
     if len(shown) > 1:
         raise DataError("it has both an image and images. Name one of the two columns.")
@@ -89,16 +123,32 @@ def manifest_row(cells: Mapping[str, Any], columns: Mapping[str, str], name: str
     used = set(columns.values())
     rest = {column: value for column, value in cells.items() if column not in used and value is not None and value != ""}
     extra = {f"column_{column}" if column in _RESERVED else column: value for column, value in rest.items()}
-    return {**extra, **fields, **_gold(said, options)}
+    gold = _gold(said, options)
+    _require_no_lost_options(gold, rest)
+    return {**extra, **fields, **gold}
+
+
+def _require_no_lost_options(gold: Mapping[str, Any], rest: Iterable[str]) -> None:
+    """Errors: DataError where the gold of an open question is a letter, and options seem to be in a column that is not used."""
+    letter = gold["answers"][0].strip() if len(gold.get("answers", ())) == 1 else ""
+    likely = [column for column in rest if re.search("choice|option", column, re.IGNORECASE)]
+    if len(letter) == 1 and letter in LETTERS and likely:
+        what = f"its answer is the letter {letter}, but it has no options, and its column {likely[0]!r} is not used."
+        raise DataError(f"{what} Name the options: columns: {{options: ...}}, or {{A: ..., B: ...}}.")
 
 
 def _checked(name: str, column: str, value: Any) -> Any:
-    """`value`, None where it is empty. Errors: DataError where it reads NaN, but for the text of an option or answer."""
+    """`value`, None where it is empty.
+
+    Errors: DataError where it reads NaN, but for the text of an option or answer; and for a patient or group that reads NA.
+    """
     if isinstance(value, str) and not value.strip():
         return None
     reads_nan = isinstance(value, str) and value.strip().lower() == "nan" and name not in _MAY_READ_NAN
     if reads_nan or (isinstance(value, float) and math.isnan(value)):
         raise DataError(f"the field {name!r} (column {column!r}) is NaN, not a number. Fill it in, or leave the cell empty.")
+    if name in ("patient", "group") and isinstance(value, str) and reads_absent(value):
+        raise DataError(f"the field {name!r} (column {column!r}) is {value!r}, which is none. Leave the cell empty.")
     return value
 
 
@@ -109,6 +159,14 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return str(value)
     raise DataError(f"the field {name!r} should be a text, not {value!r}.")
+
+
+def truth(value: Any) -> bool:
+    """What `value` says, a truth value, 1 or 0, or a word for one. Errors: DataError."""
+    told = str(value).strip().lower()
+    if told not in _TRUTHS:
+        raise DataError(f"the field 'group_is_patient' should be true or false, not {value!r}.")
+    return _TRUTHS[told]
 
 
 def _options(said: Mapping[str, Any]) -> list[str]:
@@ -145,14 +203,32 @@ def _gold(said: Mapping[str, Any], options: list[str]) -> dict[str, Any]:
         return {**found, **_open(answer)} if answer is not None else found
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
-    if isinstance(answer, int) and not isinstance(answer, bool) and str(answer) not in options:
-        return {"answer_index": answer}
     if isinstance(answer, list):
         raise DataError(f"the field 'answer' names {len(answer)} answers, but exactly one option is right.")
-    told_at = told_place(options, _text("answer", answer))
+    told_at = _told_at(options, answer, found.get("answer_index"))
     if found.get("answer_index", told_at) != told_at:
         raise DataError(f"its golds disagree: answer {answer!r} but answer_index {place}. Exactly one option is right.")
     return {"answer_index": told_at}
+
+
+def _told_at(options: list[str], answer: Any, index: int | None) -> int:
+    """The place that `answer` tells: as a number, by letter or by text. Errors: DataError where a number may mean two.
+
+    Of those two it is `index`, where that is given.
+    """
+    alike = [place for place, option in enumerate(options) if fold_text(option) == fold_text(str(answer))]
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        if index in alike:
+            return index
+        if set(alike) - {answer} and index is None:
+            what = f"the answer {answer} is the place of one option (from 0) and the text of another of {options}."
+            raise DataError(f"{what} Name the column answer_index where it is the place, or write it as text.")
+        return answer
+    text = _text("answer", answer)
+    if not alike and text.strip().isdecimal():
+        what = f"the answer {text!r} is text, as every cell of a CSV is, and none of the options {options}."
+        raise DataError(f"{what} Name the column answer_index where it is a place, from 0.")
+    return told_place(options, text)
 
 
 def _open(answer: Any) -> dict[str, Any]:

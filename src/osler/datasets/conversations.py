@@ -11,14 +11,16 @@ The forms are those of TRL's guide to data set formats and of ms-swift's guide t
                                 with `from` and `value` instead of `role` and `content` too; `prompt` may be one text
     images | image              paths below ROOT of `?images=ROOT`, else of the file's own folder; or data:image/...;base64,...
     solution | answer           the gold, in `<answer>` or bare: a letter, or a text; without it what the assistant answers
+    options                     a list of texts; those of the question, where that lists them too
     id                          the file's name and the row's number where there is none
 
 An image may also be part of the content ({"type": "image", "image": PATH}). Marks, `<image>` or {"type": "image"}, must be as
 many as images; without any mark all images stand first. osler shows images before the question, so marks that stand apart are
 taken out, and one inside a sentence reads "image 2". Options are read where they can be told for certain
-(osler.datasets.questions.options_in); otherwise the question is open. What an assistant thinks, in `<think>`, is the rationale.
-All other fields are those of the manifest (osler.datasets.jsonl). A file that ends in .json holds one array of such rows. Below
-a folder all `*.jsonl` are read.
+(osler.datasets.questions.options_in); otherwise the question is open, and a gold that seems to be chosen all the same, as
+`B. Spleen`, is an error, unless the row says `"kind": "open"`. What an assistant thinks, in `<think>`, is the rationale. All
+other fields are those of the manifest (osler.datasets.jsonl). A file that ends in .json holds one array of such rows. Below a
+folder all `*.jsonl` are read.
 """
 
 import re
@@ -32,14 +34,14 @@ from osler.datasets.columns import Labels
 from osler.datasets.jsonl import json_lines, manifest_sample
 from osler.datasets.load import DataSpec, at_row
 from osler.datasets.published import Answer, json_rows
-from osler.datasets.questions import options_in, told_place
+from osler.datasets.questions import Question, lists_options, options_in, seems_chosen, told_place
 from osler.datasets.turns import MARK, Turn, question_and_images, turn_of
 from osler.errors import DataError
-from osler.schema import Sample, fold_text
+from osler.schema import LETTERS, Sample, fold_text
 
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_LOOKS_CHOSEN = re.compile(r"\(?[A-J][).:]?")
+_LETTER = re.compile(r"\(?[A-J][).:]?")
 
 
 class _Row(BaseModel):
@@ -53,6 +55,8 @@ class _Row(BaseModel):
     image: Any = None
     solution: Answer | None = None
     answer: Answer | None = None
+    options: list[str] | None = None
+    kind: Any = None
 
 
 def read(spec: DataSpec) -> Iterator[Sample]:
@@ -82,17 +86,26 @@ def _fields(row: _Row) -> dict[str, Any]:
     if MARK in (answered.text if answered else ""):
         raise DataError("its assistant's turn holds an image. Images belong to the question.")
     text, images = question_and_images(asked, _listed(row))
-    question, options = options_in(text)
+    question, options = _choice(text, row)
     thought, said = _parted(answered.text) if answered else (None, None)
     system = [turn.text for turn in turns if turn.role == "system"]
     return {
         "question": question,
         "images": images,
         **({"options": list(options)} if options else {}),
-        **_gold(row, said, question, options),
+        **({"kind": row.kind} if row.kind is not None else {}),
+        **_gold(row, said, text, options),
         **({"rationale": thought} if thought else {}),
         **({"system": "\n".join(system)} if system else {}),
     }
+
+
+def _choice(text: str, row: _Row) -> Question:
+    """The question of `text` and its options: the row's own, or those in the text. Errors: DataError where these differ."""
+    (question, read), own = options_in(text), tuple(row.options or ())
+    if read and own and list(map(fold_text, read)) != list(map(fold_text, own)):
+        raise DataError(f"its options are {list(own)}, but its question lists {list(read)}. Keep one of the two lists.")
+    return question, own or read
 
 
 def _turns(row: _Row) -> list[Turn]:
@@ -131,20 +144,37 @@ def _parted(text: str) -> tuple[str | None, str]:
     return (thoughts[0].strip() or None if thoughts else None), rest.strip()
 
 
-def _gold(row: _Row, said: str | None, question: str, options: tuple[str, ...]) -> dict[str, Any]:
+def _gold(row: _Row, said: str | None, text: str, options: tuple[str, ...]) -> dict[str, Any]:
     """The gold as a manifest says it. Errors: DataError where there is none, or two that differ."""
-    given = {name: _parted(text)[1] for name in ("solution", "answer") if (text := getattr(row, name)) is not None}
+    given = {name: _parted(gold)[1] for name in ("solution", "answer") if (gold := getattr(row, name)) is not None}
     golds = list(given.values()) or ([said] if said is not None else [])
     if not golds or not all(map(fold_text, golds)):
         raise DataError("it has no gold. Give solution, or an assistant's turn.")
     if options:
+        _require_same_letters(golds, text, options)
         places = {told_place(options, gold, letters_first=True) for gold in golds}
         if len(places) > 1:
             raise DataError(f"its golds disagree: {given}.")
         return {"answer_index": places.pop()}
-    if _LOOKS_CHOSEN.fullmatch(golds[0]) and all(re.search(rf"\b{letter}[).:]", question) for letter in "AB"):
-        what = f"its gold is the letter {golds[0]}, but its options cannot be read for certain from {question[-80:]!r}."
-        raise DataError(f"{what} Write each on a line of its own, as 'A) liver', with an empty line behind the last.")
+    if row.kind != "open" and (chosen := next((gold for gold in golds if seems_chosen(gold, text)), None)) is not None:
+        what = f"its gold {chosen!r} seems to be an option, but none can be read for certain from {text[-80:]!r}."
+        do = "Give options, a list of texts, or write each on a line of its own, as 'A) liver', and an empty line behind them"
+        raise DataError(f'{what} {do}; or say "kind": "open".')
     if len(set(map(fold_text, golds))) > 1:
         raise DataError(f"its golds disagree: {given}.")
     return {"answers": golds[:1]}
+
+
+def _require_same_letters(golds: Sequence[str], text: str, options: tuple[str, ...]) -> None:
+    """Errors: DataError for a gold that is a letter, where `text` seems to list others than `options` under the letters."""
+    if options_in(text)[1] or not lists_options(text):
+        return
+    pairs = zip(LETTERS, options, strict=False)
+    if all(re.search(rf"\b{letter}[).:]\s*{re.escape(option.strip())}", text) for letter, option in pairs):
+        return
+    for gold in filter(_LETTER.fullmatch, golds):
+        if fold_text(gold) not in map(fold_text, options):
+            what = (
+                f"its gold is the letter {gold}, but its question, {text[-80:]!r}, may list other options than {list(options)}."
+            )
+            raise DataError(f"{what} Give the gold as a text.")

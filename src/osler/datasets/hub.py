@@ -12,7 +12,7 @@ whose names the splits are told; a single parquet or Arrow file will do. A row, 
 `osler.datasets.columns` says what a column can be. An image inside is written once (osler.datasets.embedded); one that is a
 path starts from ROOT of `?images=ROOT`, else from the folder. A class label counts as the name of its class. Splits named as
 the hub does (train, validation, test) are known; of others name one with `split`, whose rows then have none. Columns of other
-bytes are left out, and told on stderr. Nothing that a data set brings along is run.
+bytes are left out, and told on stderr. A column `split` must agree with its part. Nothing that a data set brings along is run.
 """
 
 import json
@@ -124,13 +124,24 @@ def _samples(spec: DataSpec, name: str, split: str | None, part: Any) -> Iterato
             _tell_left_out(cells, columns, place)
         with at_place(f"{place}, row {number}"):
             fields = manifest_row(_plain(cells, columns, names), columns, f"{name}/{number}")
-            fields = {"split": split} | fields | {"images": _images(fields)}
+            fields |= {"split": _split_of(fields, split), "images": _images(fields)}
             fields.pop("image", None)
             sample = manifest_sample(labels.read(fields), root, f"{place}, row {number}")
             yield sample
     if not number:
         raise DataError(f"{place}: it has no rows.")
     labels.tell(place)
+
+
+def _split_of(fields: Mapping[str, Any], split: str | None) -> str | None:
+    """The split of a row in the part `split`, by its column where it has one. Errors: DataError where the two differ."""
+    if (said := fields.get("split")) is None:
+        return split
+    found = _known_split(said)
+    if found is not None and split not in (None, found):
+        what = f"its column split says {said!r}, but the row is in the part {split}."
+        raise DataError(f"{what} Correct one, or remove or rename the column.")
+    return found or str(said)
 
 
 def _root(spec: DataSpec) -> str:

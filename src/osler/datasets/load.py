@@ -206,7 +206,7 @@ def find_adapter(name: str) -> Adapter:
 def image_below(root: str | Path, image: str) -> str:
     """The path of `image` below `root`. Errors: DataError where there is no such file."""
     path = os.path.join(root, image)
-    if not os.path.exists(path):
+    if not os.path.isfile(path):
         raise DataError(f"there is no image {path}. Name the folder that its path starts from: ?images=ROOT.")
     return path
 

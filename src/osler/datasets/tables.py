@@ -1,12 +1,14 @@
 """Rows of text in columns, CSV or TSV, each with its place: the number of the row, and the line where the two differ.
 
 The first line names the columns. Quotation marks may hold separators, line ends and, doubled, themselves. Empty lines are no
-rows. A file is read line by line, never whole, and no line beyond `MAX_LINE`.
+rows, nor are rows of empty cells at the end of the file; last columns without a name or a cell are none. A file is read line by
+line, never whole, and no line beyond `MAX_LINE`.
 """
 
 import csv
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,29 +41,43 @@ def table_rows(file: Path, separator: str = ",") -> Iterator[Row]:
     """
     with file.open("rb") as lines:
         reader = csv.reader(_text(iter(lambda: lines.readline(MAX_LINE + 1), b"")), delimiter=separator)
-        names, number, begin = list[str](), 0, 1
+        names, width, number, begin, blank = list[str](), 0, 0, 1, list[str]()
         try:
             while (fields := _next(reader)) is not None:
                 begin, end = reader.line_num + 1, reader.line_num
                 if not fields:
                     continue
                 if not names:
-                    names = _header(file, fields, separator)
+                    names, width = _header(file, fields, separator), len(fields)
                     continue
                 number += 1
                 where = f"{file}, row {number}" + (f" (to line {end})" if end != number + 1 else "")
-                if len(fields) != len(names):
-                    what = f"it has {len(fields)} fields, the header {len(names)}. Is a quotation mark or separator missing?"
+                if not any(map(str.strip, fields)):
+                    blank.append(where)
+                    continue
+                for empty in blank:
+                    refuse(empty, "all its cells are empty, but rows follow. Remove it, or fill it in.")
+                blank.clear()
+                if what := _misfit(fields, names, width):
                     refuse(where, what)
                     continue
-                yield Row(number, where, dict(zip(names, fields, strict=True)))
+                yield Row(number, where, dict(zip(names, fields, strict=False)))
         except (csv.Error, UnicodeDecodeError) as error:
             if not names:
                 raise DataError.at(file, None, _broken(error, begin, separator)) from error
             refuse(f"{file}, row {number + 1}", _broken(error, begin, separator), error)
             return
-    if not number:
+    if number == len(blank):
         raise DataError.at(file, None, "it has no row below its header." if names else "it is empty.")
+
+
+def _misfit(fields: Sequence[str], names: Sequence[str], width: int) -> str | None:
+    """What is wrong with `fields` below a header of `width`, of which the first have `names`; None where nothing is."""
+    if len(fields) != width:
+        return f"it has {len(fields)} fields, the header {width}. Is a quotation mark or separator missing?"
+    if odd := next((cell for cell in fields[len(names) :] if cell.strip()), None):
+        return f"its cell {odd[:60]!r} is in a column that the header does not name. Name the column, or empty the cell."
+    return None
 
 
 def _text(lines: Iterable[bytes]) -> Iterator[str]:
@@ -91,8 +107,18 @@ def _broken(error: csv.Error | UnicodeDecodeError, line: int, separator: str) ->
 
 
 def _header(file: Path, fields: list[str], separator: str) -> list[str]:
-    """The names of the columns, without outer blanks. Errors: DataError where one is empty, or stands there twice."""
+    """The names of the columns, without outer blanks, up to the last that has one.
+
+    Errors: DataError where none has, one stands there twice, or the line is no header.
+    """
     names = [name.strip() for name in fields]
+    if re.fullmatch("sep=.?", separator.join(fields).strip(" "), re.IGNORECASE):
+        what = f"its first line, {separator.join(fields)!r}, names the separator, not the columns."
+        raise DataError.at(file, None, what, f"Remove that line, and save it with {_SEPARATORS[separator]}s.")
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise DataError.at(file, None, "the cells of its first line are empty.", "Name the columns there.")
     if len(names) == 1 and (other := next((mark for mark in _SEPARATORS if mark != separator and mark in names[0]), None)):
         what = f"its header has no {_SEPARATORS[separator]}, but {_SEPARATORS[other]}s: {names[0]!r}."
         raise DataError.at(file, None, what, f"Save it with {_SEPARATORS[separator]}s.")

@@ -10,9 +10,9 @@ from osler.judging.client import Settings
 from osler.judging.judges import Spec, judge_of, parse_judge
 from osler.judging.prompts import VERSION
 from osler.judging.replies import Judgement
-from osler.judging.stored import judge_records, records_of
+from osler.judging.stored import judge_records, made_folder, records_of
 from osler.judging.summaries import agreed_of, judged_of
-from osler.judging.texts import texts_by
+from osler.judging.texts import check_text_models, texts_by
 from osler.judging.trained import trained_with
 from osler.runs import Run, write_json
 from osler.schema import Record
@@ -40,13 +40,15 @@ def assess(
     run = Run.open(path, kind="eval")
     records, total = records_of(run, rows)
     folder = out or run.path
-    texts = texts_by(records, embedder, bertscore)
+    made_folder(folder)
+    check_text_models(embedder, bertscore)
     with ExitStack() as stack:
         settings = Settings(see_images=see_images)
         judges = [stack.enter_context(judge_of(str(spec), settings)) for spec in specs]
         askings = [(one, number) for one in judges[:1] for number in range(repeat)] + [(one, 0) for one in judges[1:]]
         judged = judge_records(run.name, records, askings, folder, max_seconds) if judges else []
         asked = {one.name: one.asked() for one in judges}
+    texts = texts_by(records, embedder, bertscore)
     flag = trained_with(run, list(map(str, specs)))
     summary = {
         "run": str(run.path),

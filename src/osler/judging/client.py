@@ -43,6 +43,12 @@ _OF_THE_REQUEST = (400, 413, 422)
 
 _TRIES_OF_A_CHECK = 2
 
+_SECONDS_OF_A_CHECK = 60.0
+"""How long one try of a check may take: a server may have to load its model first."""
+
+_BETWEEN_TRIES_S = 10.0
+"""The longest pause between two tries of a request, as the client makes them."""
+
 _PROBE = Item("Is ice cold?", ("yes",), "yes", "Ice is frozen water, so it is cold.")
 
 
@@ -125,7 +131,8 @@ class Judge:
     def check(self) -> None:
         """Nothing, where the server serves this model to this key; finds out whether it takes a schema. Errors: ModelError."""
         if self.by_schema is None:
-            patient = self._client.with_options(max_retries=_TRIES_OF_A_CHECK)
+            quick = min(_SECONDS_OF_A_CHECK, self.settings.timeout_s)
+            patient = self._client.with_options(max_retries=_TRIES_OF_A_CHECK, timeout=quick)
             self._portal.call(check_with, self.endpoint, patient, self.settings.see_images)
             self.by_schema = self._portal.call(self._takes_schema)
 
@@ -172,8 +179,11 @@ class Judge:
         request = self._request(prompts.request_text(item, key), urls, self.settings.seed + repeat, bool(self.by_schema))
         started = time.perf_counter()
         try:
-            said: Any = await self._client.chat.completions.create(**request)
+            async with asyncio.timeout(self._longest_s):  # the client bounds each part of an answer, and not the whole
+                said: Any = await self._client.chat.completions.create(**request)
             text = completion(self.endpoint, said)
+        except TimeoutError:
+            return unscored("failed", "timeout", _since(started)), None
         except OpenAIError as error:
             return unscored(*_reason(error), _since(started)), None
         except (json.JSONDecodeError, ModelError):
@@ -186,6 +196,11 @@ class Judge:
             tokens_in=tokens_in if isinstance(tokens_in, int) else None,
             tokens_out=text.tokens,
         ), reply
+
+    @property
+    def _longest_s(self) -> float:
+        """The seconds after which an item, with all its further tries, is given up."""
+        return (self.settings.retries + 1) * self.settings.timeout_s + self.settings.retries * _BETWEEN_TRIES_S
 
     def _request(self, text: str, urls: Sequence[str], seed: int, by_schema: bool) -> dict[str, Any]:
         images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]

@@ -29,6 +29,8 @@ REASONS = {
 DOWN = frozenset({"failed", "garbage"})
 """The reasons that speak against the server, not against the item."""
 
+_OBJECT = re.compile(r"\{[^{}]*\}")
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
 
@@ -109,7 +111,7 @@ def judgement_of(item: Item, said: Completion, reply: Reply | None) -> Judgement
         return unscored("truncated")
     if reply is None:
         return unscored("unparseable")
-    return unscored("echoed") if is_echo(said.text, item.thought, item.answer) else scored(item, reply)
+    return unscored("echoed") if is_echo(reply, item.thought, item.answer) else scored(item, reply)
 
 
 def read_reply(text: str) -> Reply | None:
@@ -137,11 +139,28 @@ def read_odds(text: str) -> Odds | None:
         return None
 
 
-def is_echo(text: str, *judged: str | None) -> bool:
-    """Whether the reply `text`, blanks aside, stands in a text that was `judged`: scores that somebody wrote there."""
-    said = _squeezed(_FENCE.sub(r"\1", text.strip()))
-    return any(said in _squeezed(one) for one in judged if one)
+def is_echo(reply: Reply, *judged: str | None) -> bool:
+    """Whether `reply`, favourable in a score, stands in a text that was `judged`, however it is spelt there: scores that
+    somebody wrote to be copied. A reply without a favour is none, or else a text could be spared its 0 by stating it."""
+    favourable = bool(reply.correct or reply.sound)
+    said = _squeezed(reply.model_dump_json())
+    return favourable and any(reply in _planted(one) or said in _squeezed(one) for one in judged if one)
 
 
 def _squeezed(text: str) -> str:
     return "".join(text.split())
+
+
+def _planted(text: str) -> list[Reply]:
+    """The replies that stand in `text`: objects as they are, with escaped or single quotes, or in escapes."""
+    spelt = {text, text.replace('\\"', '"'), text.replace("'", '"'), _ESCAPED.sub(lambda sign: chr(int(sign[1], 16)), text)}
+    found = {part for one in spelt for part in _OBJECT.findall(one)}
+    return [reply for part in found if (reply := _loosely(part))]
+
+
+def _loosely(part: str) -> Reply | None:
+    """The reply that the object `part` is, in whatever order its keys stand."""
+    try:
+        return Reply.model_validate_json(part)
+    except ValueError:
+        return None

@@ -4,9 +4,11 @@ judged.jsonl    one line a record, judge and repeat: its scores, why, or the rea
 judge.json      the summary (osler.judging.summaries)
 """
 
+import fcntl
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,13 @@ def judge_records(
     same way, are taken as they are. `max_seconds` is for all askings together.
     Errors: ModelError before the first record is sent; RunError where the file is damaged.
     """
+    with _alone(folder):
+        return _judge_records(run, records, askings, folder, max_seconds)
+
+
+def _judge_records(
+    run: str, records: Sequence[Record], askings: Sequence[Asking], folder: Path, max_seconds: float | None
+) -> list[list[Judgement]]:
     ends = None if max_seconds is None else time.monotonic() + max_seconds
     lines = Lines(folder)
     rows = [_Rows(run, records, judge, repeat, lines) for judge, repeat in askings]
@@ -59,6 +68,28 @@ def judge_records(
     return [[lines.of[place][1] for place in row.places] for row in rows]
 
 
+def made_folder(folder: Path) -> None:
+    """Make `folder`, where it is not there. Errors: RunError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made ({error.strerror}). Name another folder with --out.") from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes from writing judged.jsonl in `folder` inside the block. Errors: RunError where one does."""
+    made_folder(folder)
+    with (folder / f"{FILE}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(
+                f"another osler judge writes to {folder}. Wait for it, or name another folder with --out."
+            ) from error
+        yield
+
+
 Place = tuple[str, str, str, int]
 """What a line is about: the run, the record's id, the judge, the repeat."""
 
@@ -67,10 +98,7 @@ class Lines:
     """The lines of judged.jsonl in `folder`: of each place its key and its judgement, the last one where there are several."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{folder} cannot be made ({error.strerror}). Name another folder with --out.") from error
+        made_folder(folder)
         self.of: dict[Place, tuple[str, Judgement]] = {}
         self._run = Run(folder, {})
         for number, line in enumerate(self._run.rows(FILE), 1):

@@ -5,6 +5,7 @@ name; weights are safetensors, and no code of a checkpoint is run.
 """
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -49,7 +50,9 @@ class Embedder:
     def cut(self, text: str) -> bool:
         """Whether `text` is longer than the model reads; what is behind has no part in its embedding."""
         longest = self._model.max_seq_length
-        return longest is not None and len(self._model.tokenizer(text, verbose=False)["input_ids"]) > longest
+        if longest is None or longest == math.inf:
+            return False  # a static model reads all, and its tokenizer is of another kind
+        return bool(len(self._model.tokenizer(text, verbose=False)["input_ids"]) > longest)
 
     def _embedded(self, texts: Sequence[str]) -> dict[str, Vector]:
         """The embedding of each of `texts`, all different; those not known are made, and the oldest forgotten."""

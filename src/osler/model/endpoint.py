@@ -198,7 +198,7 @@ async def check_with(endpoint: Endpoint, client: AsyncOpenAI, with_images: bool)
     """Errors: ModelError where the server does not serve the model, or does not answer a short question."""
     served = await _served(endpoint, client)
     if served and endpoint.name not in served:
-        raise ModelError(f"{endpoint.url}: {unknown('model', endpoint.name, served)}")
+        raise ModelError(f"{endpoint.url}: {unknown('model', endpoint.name, map(_quoted, served))}")
     probe = [_data_url(Image.new("RGB", (_PROBE_PX, _PROBE_PX), "grey"))] if with_images else []
     await _ask(endpoint, client, "Say yes.", probe, 1)
 

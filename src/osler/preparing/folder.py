@@ -26,6 +26,7 @@ from osler.datasets.samples import Samples
 from osler.errors import DataError, RunError
 from osler.preparing.budget import Budget
 from osler.preparing.pictures import Picture, made, original_of, remove_parts
+from osler.preparing.places import require_outside
 from osler.progress import bar
 from osler.runs import Run, read_json, require_free, write_json
 from osler.schema import Sample
@@ -64,8 +65,10 @@ def prepare(spec: str, out: Path, budget: Budget, skip_broken: bool = False) -> 
     """What was prepared of the data set `spec` in the folder `out`.
 
     With `skip_broken` rows with an image that cannot be opened are left out, and are in the manifest with the reason.
-    Errors: DataError that names row and file for such an image; RunError where `out` holds something else.
+    Errors: DataError that names row and file for such an image; RunError where `out` holds something else,
+    or is below the folder that `spec` reads.
     """
+    require_outside(spec, out)
     settings = {"kind": "prepare", "spec": spec, "budget": budget.to_json()}
     _require_ours(out, settings)
     samples, same = distinct_options(load_data(spec))

@@ -23,6 +23,7 @@ from osler.datasets.samples import Samples
 from osler.errors import DataError, RunError
 from osler.images import PHANTOM, underlying
 from osler.model.endpoint import parse_endpoint
+from osler.preparing.places import require_outside
 from osler.progress import bar
 from osler.rationales.author import Attempt, Author, Settings, added
 from osler.rationales.refusals import concludes_gold
@@ -45,9 +46,10 @@ def rationalise(
     """The summary of what `endpoint` (`openai:URL#NAME`) wrote for the rows of `spec`; the rows are in `out`.
 
     Paths of images are absolute, or begin at `root`. After `max_seconds` of asking what has no rationale is left as it is.
-    Errors: RecipeError for what names no endpoint; DataError for a row or an image; RunError where `out` is something else's;
-    ModelError where the server is not fit for use from the start.
+    Errors: RecipeError for what names no endpoint; DataError for a row or an image; RunError where `out` is something else's
+    or below the folder that `spec` reads; ModelError where the server is not fit for use from the start.
     """
+    require_outside(spec, out)
     asked, known = settings or Settings(), parse_endpoint(endpoint)
     samples, same = distinct_options(load_data(spec))
     _require_images(samples, asked.see_images)
@@ -64,19 +66,25 @@ def rationalise(
     about = {"spec": spec, "out": str(out), "endpoint": known.url, "model": known.name, "prompt_version": VERSION}
     left_out = {"same_options": {"n": len(same), "ids": list(same)}}
     summary = {**about, "settings": asked.to_json(), **_counts(rows, keys, replies), "left_out": left_out}
-    write_json(out.with_suffix(".summary.json"), summary)
+    write_json(_summary_file(out), summary)
     return summary
+
+
+def _summary_file(out: Path) -> Path:
+    return out.with_suffix(".summary.json")
 
 
 class Replies:
     """The lines of FILE.jsonl.replies: for each key the last attempt, and all of them for what they cost."""
 
     def __init__(self, out: Path) -> None:
-        """Errors: RunError where `out` is no JSONL file, is there without replies, or a line of the file is damaged."""
+        """Errors: RunError where `out` is no JSONL file, it or its summary is there without replies, or a line is damaged."""
         self.file = out.with_name(f"{out.name}.replies")
         if out.suffix != ".jsonl" or out.is_dir() or (out.exists() and not self.file.exists()):
             what = "is no name of a .jsonl file" if out.suffix != ".jsonl" else "exists"
             raise RunError(f"{out} {what}. Name another file with --out, as rationales.jsonl.")
+        if _summary_file(out).exists() and not self.file.exists():
+            raise RunError(f"{_summary_file(out)} exists, and would be overwritten. Name another file with --out.")
         self.last: dict[str, Attempt] = {}
         self.all: list[Attempt] = []
         if self.file.exists():

@@ -19,8 +19,8 @@ _PLACE = re.compile(r"(?P<file>.+), row (?P<row>[0-9]+)(?:\D.*)?", re.DOTALL)
 _MESSAGE = re.compile(r"(?P<where>.+?, row [0-9]+(?: \([^)]*\)|, question [0-9]+)?): (?P<text>.*)", re.DOTALL)
 _FILE = re.compile(r"(?P<where>.+?): (?P<text>.*)", re.DOTALL)
 _TO_DO = (
-    "Add Adjust Balance Call Check Choose Convert Copy Correct Crop Delete Did Download Drop Exactly Fill Give Ids Is It Keep Leave Load "
-    "Make Name Put Read Remove Rename Replace Save Say Scale Set Shorten Spell Take Use Write Each"
+    "Add Adjust Balance Call Check Choose Convert Copy Correct Crop Delete Did Download Drop Exactly Fill Give Ids Is It "
+    "Keep Leave Load Make Name Put Read Remove Rename Replace Save Say Scale Set Shorten Spell Take Use Write Each"
 )
 _DO = re.compile(rf"(?<=[.?!]) (?=(?:{'|'.join(_TO_DO.split())}) )")
 """Where, in a message, the sentences begin that say what to do."""

@@ -8,9 +8,10 @@ from typer.testing import CliRunner
 
 from osler.cli.app import app
 from osler.datasets.load import load_data
-from osler.errors import RecipeError
+from osler.errors import ModelError, RecipeError
 from osler.study.files import load_study
 from osler.study.grid import entries_of
+from osler.study.job import run_study
 from osler.study.judged import MARK, check_judging, flagged
 from osler.study.overlaps import overlaps
 
@@ -104,6 +105,13 @@ def test_a_judge_of_no_use_is_told_before_anything_runs(write, changes, message)
     with pytest.raises(RecipeError) as error:
         check_judging(study)
     assert message in str(error.value)
+
+
+def test_a_judge_that_does_not_answer_is_told_before_anything_runs(write, tmp_path):
+    changes = ["judge=openai:http://127.0.0.1:9/v1#other"]
+    with pytest.raises(ModelError, match=r"127\.0\.0\.1:9"):
+        run_study(write(), changes, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_test_rows_that_show_an_image_of_training_are_counted():

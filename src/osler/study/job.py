@@ -10,7 +10,7 @@ from osler.errors import RecipeError, RunError, unknown
 from osler.runs import Run, write_whole
 from osler.study.files import StudySettings, load_study
 from osler.study.grid import Entry, check_tests, entries_of
-from osler.study.judged import assessed, check_judging, flagged
+from osler.study.judged import assessed, check_judges, check_judging, flagged
 from osler.study.matrices import SeedMatrix, matrices, write_matrix
 from osler.study.metrics import METRICS
 from osler.study.overlaps import Overlap, overlaps
@@ -82,6 +82,7 @@ def run_study(
     check_tests(study, entries)
     if dry_run:
         return StudyResult(study, entries, [], [], [], [], {}, {}, None)
+    check_judges(study)
     run = _folder(study, Path(out or Path("runs") / study.name))
     runner = Runner(study, run.path, max_runs, tuned=dict(run.manifest.get("tuned", {})))
     done: list[Done] = []

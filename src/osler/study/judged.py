@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 from osler.errors import RecipeError
 from osler.judging.assessment import assess
-from osler.judging.judges import parse_judge, same_judge
-from osler.judging.texts import TEXTS
+from osler.judging.judges import judge_of, parse_judge, same_judge
+from osler.judging.texts import TEXTS, check_text_models
 from osler.lineage import judges_of
+from osler.model.endpoint import ENDPOINT
 from osler.runs import Run
 from osler.study.files import StudySettings
 from osler.study.grid import Entry
@@ -30,6 +31,22 @@ def check_judging(study: StudySettings) -> None:
             raise RecipeError(f"the study's {key} does nothing, as no metric is of it: {', '.join(sorted(metrics))}.")
     if study.judge:
         parse_judge(study.judge)
+
+
+def check_judges(study: StudySettings) -> None:
+    """Nothing, where the judge and the text models of `study` are there: a server is asked, no weights are loaded.
+
+    Errors: RecipeError; ModelError.
+    """
+    check_text_models(study.embedder, study.bertscore)
+    if not study.judge:
+        return
+    from osler.judging.client import Settings
+
+    judge = judge_of(study.judge, Settings(see_images=study.see_images))
+    if study.judge.startswith(ENDPOINT):
+        with judge:
+            judge.check()
 
 
 def assessed(study: StudySettings, run: Run) -> None:

@@ -100,7 +100,7 @@ BROKEN_IMAGES = {
     "noise as image": ("noise.png", ("cannot be decoded",)),
     "unsafe image": ("huge.png", ("too large",)),
     "narrow image": ("narrow.png", ("too narrow",)),
-    "folder as image": ("folder.png", ("no such image",)),
+    "folder as image": ("folder.png", ("there is no image", "no such image")),
 }
 """What can be wrong with an image, its file, and words of the message."""
 

@@ -323,7 +323,7 @@ def test_the_page_has_table_tests_and_command(ran):
         assert said in page
     assert "Holm over 3 comparisons" in page
     lines = (ran.out / "table.csv").read_text().splitlines()
-    assert lines[0] == "name,recipe,seed,test,metric,value,ci_low,ci_high,n"
+    assert lines[0] == "name,recipe,seed,test,metric,value,ci_low,ci_high,n,trained_by_judge"
     assert sum(",accuracy," in line for line in lines) == 7
 
 

@@ -13,7 +13,7 @@ from osler.config import Chain, DpoSettings, LoraSettings, ObjectiveSettings, Re
 from osler.datasets.samples import Samples
 from osler.datasets.splits import Splits
 from osler.errors import DataError, RecipeError
-from osler.images import PHANTOM, open_image, underlying
+from osler.images import MOST_ELONGATED, PHANTOM, open_image, underlying
 from osler.progress import bar
 from osler.prompting import DIVERSE
 from osler.reasoning.forcing import check_forcing
@@ -210,10 +210,6 @@ def _check_trl(recipe: Recipe) -> None:
         check_config(recipe, DPOConfig, dpo_fields(recipe))
     else:
         check_config(recipe, GRPOConfig, grpo_fields(recipe))
-
-
-MOST_ELONGATED = 200
-"""Qwen2-VL's processor refuses an image whose sides differ by more than this factor."""
 
 
 def verify_images(samples: Iterable[Sample]) -> None:

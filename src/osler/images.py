@@ -34,6 +34,9 @@ from osler.errors import DataError
 PHANTOM = "phantom:"
 """How a reference to a drawn image begins."""
 
+MOST_ELONGATED = 200
+"""Qwen2-VL's processor refuses an image whose sides differ by more than this factor."""
+
 BLANK = "blank:"
 """How a reference to the mean colour of another image begins."""
 

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -32,9 +32,6 @@ from osler.progress import console
 from osler.runs import Run, default_path, require_free
 from osler.trial import Trial
 from osler.wordings import strategy_for
-
-if TYPE_CHECKING:
-    pass
 
 
 def train(recipe: Recipe, out: str | Path | None = None, splits: Splits | None = None, resume: bool = False) -> Run:

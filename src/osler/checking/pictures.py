@@ -14,13 +14,10 @@ from osler.datasets.problems import problem_at
 from osler.drawing.canvas import SIZE_PX
 from osler.drawing.phantoms import phantom_case
 from osler.errors import DataError
-from osler.images import MADE, PHANTOM, open_image, underlying
+from osler.images import MADE, MOST_ELONGATED, PHANTOM, open_image, underlying
 
 FEW = 48
 """Up to this many images are decoded in this process: to start others would take longer."""
-
-MOST_ELONGATED = 200
-"""Qwen2-VL's processor refuses an image whose sides differ by more than this factor."""
 
 Found = tuple[int, int] | Said
 """Width and height in pixels; or what is wrong with an image, and what to do about it."""

@@ -14,12 +14,10 @@ from PIL import Image
 
 from osler.config import Chain, ImageSettings, Recipe
 from osler.errors import DataError, RecipeError
+from osler.images import MOST_ELONGATED
 
 UNIT_PX = 28
 """The side of a merged patch in pixels: patches of 14, two by two; of Qwen2-VL and Qwen2.5-VL."""
-
-MOST_ELONGATED = 200
-"""The processor refuses an image whose sides differ by more than this factor."""
 
 
 @dataclass(frozen=True)

@@ -17,18 +17,19 @@ from typing import Any
 import numpy as np
 
 from osler.check import check, check_machine, check_rows, stage_references, verify_images
-from osler.config import ASKING, Recipe, ShortcutSettings, Spec
+from osler.config import Recipe, ShortcutSettings, Spec
 from osler.controls import TWIN, blanked
 from osler.datasets.load import load_data
 from osler.datasets.manifests import row_hash
 from osler.datasets.samples import Samples
 from osler.datasets.splits import Splits, load_part, load_splits
-from osler.errors import DataError, RecipeError, RunError
+from osler.errors import DataError, RecipeError
 from osler.floor import Floor
 from osler.grading import grader
 from osler.memory import peak_memory
 from osler.policies import check_model, load_answers, losses_of, text_model_of
 from osler.progress import console
+from osler.resuming import cut_off, resumed
 from osler.runs import Run, default_path, require_free
 from osler.trial import Trial
 from osler.wordings import strategy_for
@@ -122,21 +123,21 @@ def _train(recipe: Recipe, path: Path, splits: Splits, resume: bool, given: Samp
     from osler.model.load import load_policy
 
     data = trained_on(splits.train, recipe.init)
-    cut_off = _cut_off(path, recipe, data) if resume and (path / "manifest.json").exists() else None
-    if cut_off and cut_off.manifest["state"] == "done":
-        return cut_off
+    begun = cut_off(path, recipe, data) if resume and (path / "manifest.json").exists() else None
+    if begun and begun.manifest["state"] == "done":
+        return begun
     set_threads(recipe.threads)
     vlm = load_policy(recipe.init or recipe.model, recipe.images, recipe.dtype)
     facts = {"device": vlm.hardware, "start": start_of(recipe), "trained_on": data, **about}
     started = time.perf_counter()
     filters = recipe.against_shortcuts.pass_rate is not None
-    trainer = None if filters else _trainer(recipe, vlm, splits, cut_off)
-    earlier = sum(row["step_time"] for row in cut_off.rows("metrics")) if cut_off else 0.0
-    earlier += sum(row["seconds"] for row in cut_off.rows("pass_rates")) if cut_off else 0.0
-    run = cut_off or Run.create(path, "train", recipe=recipe.model_dump(mode="json"), **facts)
+    trainer = None if filters else _trainer(recipe, vlm, splits, begun)
+    earlier = sum(row["step_time"] for row in begun.rows("metrics")) if begun else 0.0
+    earlier += sum(row["seconds"] for row in begun.rows("pass_rates")) if begun else 0.0
+    run = begun or Run.create(path, "train", recipe=recipe.model_dump(mode="json"), **facts)
     keep_floor(run, given, recipe.init)
     with run.recording():
-        trainer = trainer or _trainer(recipe, vlm, _solvable(recipe, vlm, splits, run), cut_off)
+        trainer = trainer or _trainer(recipe, vlm, _solvable(recipe, vlm, splits, run), begun)
         with peak_memory(vlm.device.type) as memory:
             trainer(run)
         run.save(memory=memory)
@@ -153,8 +154,8 @@ def _solvable(recipe: Recipe, vlm: Any, splits: Splits, run: Run) -> Splits:
     return replace(splits, train=solvable(recipe, vlm, splits.train, strategy, judge, run))
 
 
-def _trainer(recipe: Recipe, vlm: Any, splits: Splits, cut_off: Run | None = None) -> Callable[[Run], None]:
-    """What trains `recipe` into a run folder, from where `cut_off` stopped. Errors: any OslerError, before it writes."""
+def _trainer(recipe: Recipe, vlm: Any, splits: Splits, begun: Run | None = None) -> Callable[[Run], None]:
+    """What trains `recipe` into a run folder, from where `begun` stopped. Errors: any OslerError, before it writes."""
     strategy, judge = strategy_for(recipe.strategy, recipe.wording, "training"), grader(recipe.answer_form)
     if recipe.method != "grpo" or recipe.engine != "packed":
         from osler.training.rows import drawn_once
@@ -175,8 +176,8 @@ def _trainer(recipe: Recipe, vlm: Any, splits: Splits, cut_off: Run | None = Non
     from osler.rl.engine import Engine
 
     engine = Engine(recipe, vlm, splits.train, strategy, judge)
-    if cut_off:
-        engine.resume(cut_off)
+    if begun:
+        engine.resume(begun)
     return engine.train
 
 
@@ -252,7 +253,7 @@ def evaluate_rows(
         "text_model": text_model_of(trial),
         "floor": sha256(json.dumps(floor.to_json(), sort_keys=True).encode()).hexdigest() if floor else None,
     }
-    run = _resumed(path, facts) if resume and path.exists() else Run.create(path, "eval", **facts)
+    run = resumed(path, facts) if resume and path.exists() else Run.create(path, "eval", **facts)
     twin, asking = twin_of(model), trial.asking(floor)
     with run.recording():
         blind = (lambda: load_answers(twin, trial).greedy) if twin else None
@@ -285,37 +286,3 @@ def training_summary(run: Run, seconds: float) -> dict[str, Any]:
 
 def _absolute(init: str | None) -> str | None:
     return f"run:{Path(init.removeprefix('run:')).resolve()}" if init else None
-
-
-def _cut_off(path: Path, recipe: Recipe, data: dict[str, Any]) -> Run:
-    """The run at `path`, if it trains this very recipe on these rows. Errors: RunError that names what differs."""
-    run = Run.open(path, "train")
-    was, now = run.manifest["recipe"], recipe.model_dump(mode="json")
-    for key in now:
-        if key == "judge" and _same_judging(was.get(key), now[key]):
-            continue
-        if key not in ASKING and was.get(key) != now[key]:
-            raise RunError(f"{path} cannot be resumed: its {key} was {was.get(key)!r}, now it is {now[key]!r}.")
-    if run.manifest["trained_on"]["row_hash"] != data["row_hash"]:
-        raise RunError(f"{path} cannot be resumed: its training rows were others. Restore them, or train into another folder.")
-    return run
-
-
-def _same_judging(was: dict[str, Any] | None, now: dict[str, Any] | None) -> bool:
-    """Whether two judges of a recipe give the same scores: the same model, wherever it is served and however long it is waited
-    for."""
-    from osler.judging.judges import same_judge
-
-    if was is None or now is None or not same_judge(was["model"], now["model"]):
-        return was == now
-    return all(was.get(name) == now[name] for name in ("see_images", "max_tokens"))
-
-
-def _resumed(path: Path, facts: dict[str, Any]) -> Run:
-    """The run at `path`, if it evaluates the same model on the same rows in the same way. Errors: RunError."""
-    run = Run.open(path)
-    for name in ("model", "data", "trial", "text_model", "floor"):
-        if run.manifest.get(name) != json.loads(json.dumps(facts[name])):
-            raise RunError(f"{path} cannot be resumed: its {name} was {run.manifest.get(name)}, now it is {facts[name]}.")
-    run.save(state="running")
-    return run

@@ -18,7 +18,8 @@ LAYERS = (
     "debiasing donors paraphrases options controls answer_texts reasoning.conclusions reasoning.unsupported "
     "rewards.answered comparing.marking comparing.medical_terms",
     "rewards.* judging.* model.* reasoning.* looking shortcuts repeated summary contrasts differences matrix auditing",
-    "rl.* baselines.* training.* evaluation trial policies planning lineage resuming judging.trained judging.assessment comparing.*",
+    "rl.* baselines.* training.* evaluation trial policies planning lineage resuming judging.trained "
+    "judging.assessment comparing.*",
     "report measures comparing.page rating.* checking.* asking.* "
     "charts heatmaps examples exporting doctor interop inspect_logs check bench.*",
     "pipeline chains caching quickstart study.* preparing.* rationales.* serve",

@@ -11,13 +11,13 @@ import pytest
 import osler
 
 LAYERS = (
-    "errors taxonomy stats memory agreement significance power averages selfconsistency classification overlap progress "
+    "errors taxonomy stats memory agreement significance omnibus power averages selfconsistency classification overlap progress "
     "rl.objective drawing.* reasoning.mentions",
-    "schema config recipe_files images",
+    "schema config recipe_files images bands",
     "grading strategies wordings prompting reading runs datasets.* attackers floor fingerprints definitions leaks findings "
     "debiasing donors paraphrases options controls answer_texts reasoning.conclusions reasoning.unsupported "
     "rewards.answered comparing.marking comparing.medical_terms",
-    "rewards.* judging.* model.* reasoning.* looking shortcuts repeated summary contrasts differences matrix auditing",
+    "rewards.* judging.* model.* reasoning.* looking shortcuts repeated summary slices contrasts differences matrix auditing",
     "rl.* baselines.* training.* evaluation trial policies planning lineage resuming judging.trained "
     "judging.assessment comparing.*",
     "report measures comparing.page rating.* checking.* asking.* "

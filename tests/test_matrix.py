@@ -23,6 +23,7 @@ from osler.power import (
 from osler.runs import Run
 from osler.schema import Outcome, Parsed, Record, Sample, Verdict
 from osler.significance import sign_flip
+from osler.slices import slices_differ
 from osler.summary import AXES, SMALL, Passes, read_records
 
 RIGHT, WRONG, UNJUDGED = Outcome.CORRECT, Outcome.INCORRECT, Outcome.UNJUDGED
@@ -261,7 +262,9 @@ def test_every_cell_of_the_json_has_its_n(runs):
 @pytest.mark.parametrize("axis", AXES)
 def test_every_axis_has_its_matrix(runs, axis):
     matrix = build_matrix(runs, axis)
-    assert {"modality": "CT", "question_type": "Disease diagnosis", "source": "hospital"}[axis] in matrix.columns
+    assert {"modality": "CT", "question_type": "Disease diagnosis", "source": "hospital", "language": "en"}[
+        axis
+    ] in matrix.columns
     assert len(matrix.rows) == 4
 
 
@@ -449,7 +452,10 @@ def test_the_command_writes_csv_and_a_picture_and_prints_one_json_object(osler_m
     files = tmp_path / "new" / "cells.csv", tmp_path / "new" / "cells.svg"
     error, text = osler_matrix(controlled.path, "--csv", files[0], "--svg", files[1], "--json")
     built = build_matrix([controlled], "modality")
-    assert (error, json.loads(text)) == (None, json.loads(json.dumps(built.to_json())))
+    assert (error, json.loads(text)) == (
+        None,
+        json.loads(json.dumps(built.to_json() | {"slices_differ": slices_differ(controlled, "modality").to_json()})),
+    )
     assert files[0].read_text() == built.to_csv()
     assert files[1].read_bytes().startswith(b"<?xml")
 

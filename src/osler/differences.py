@@ -12,6 +12,7 @@ from osler.errors import RunError
 from osler.matrix import MIXED, UNKNOWN, ZERO_SHOT, arranged, distinct, domains, generalisation, model_of, to_csv, training
 from osler.runs import Run
 from osler.significance import benjamini_hochberg
+from osler.slices import require_said
 from osler.stats import EMPTY, Estimate, macro
 from osler.summary import SMALL, Passes, in_order
 
@@ -152,6 +153,7 @@ def difference(a: Sequence[Run], b: Sequence[Run], axis: str) -> MatrixDifferenc
     )
     lines = [_line(run, other, label, axis) for (run, other), label in zip(pairs, labels, strict=True)]
     columns = in_order((column for line in lines for column in line.cells), axis)
+    require_said([*a, *b], axis, columns)
     lines = [replace(line, cells={name: line.cells.get(name) or Difference(None) for name in columns}) for line in lines]
     matched = {run.path for pair in pairs for run in pair}
     unmatched = {

@@ -21,8 +21,8 @@ def trained_on(samples: Sequence[Sample], init: str | None) -> dict[str, Any]:
     """The domains that a model has seen after training on `samples` from `init`."""
     before = training_of(init) if init else None
     axes: dict[str, Any] = {
-        axis: sorted({str(getattr(s, axis)) for s in samples} | set(before[axis] if before else []))
-        for axis in ("modality", "question_type", "source")
+        axis: sorted({str(getattr(s, axis)) for s in samples} | set(before.get(axis, []) if before else []))
+        for axis in ("modality", "question_type", "source", "language")
     }
     return {**axes, "n": len(samples), "row_hash": row_hash(samples)}
 

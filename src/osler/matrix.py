@@ -13,6 +13,7 @@ from osler.looking import Looking, right
 from osler.power import design_effect, intracluster_correlation, minimum_detectable_difference, sd_of_pairs
 from osler.runs import Run
 from osler.schema import Record
+from osler.slices import require_said
 from osler.stats import EMPTY, Estimate, macro
 from osler.summary import Cell, Passes, axis_of, cell, in_order, place
 
@@ -154,14 +155,16 @@ class Matrix:
 
 
 def build_matrix(runs: Sequence[Run], axis: str) -> Matrix:
-    """The matrix of evaluation `runs` on `axis` (modality | question_type | source | extra:KEY), sorted as `arranged`.
+    """The matrix of evaluation `runs` on `axis`, one of `osler.summary.AXES` or "extra:KEY", sorted as `arranged`.
 
-    Errors: RecipeError for an axis that is none; RunError for a run that is no evaluation, is damaged, or comes twice.
+    Errors: RecipeError for an axis that is none, or of numbers that need bands; RunError for a run that is no evaluation, is
+    damaged, or comes twice.
     """
     ordered = arranged(runs, axis)
     labels = distinct(ordered, [f"{training(run, axis)} · {model_of(run)}" for run in ordered])
     lines = [_line(run, label, axis) for run, label in zip(ordered, labels, strict=True)]
     columns = in_order((target for line in lines for target in line.cells), axis)
+    require_said(ordered, axis, columns)
     return Matrix(axis, tuple(columns), tuple(line.over(columns) for line in lines))
 
 
@@ -238,7 +241,7 @@ def _line(run: Run, label: str, axis: str) -> Line:
     )
 
 
-def _rank(trained: str, axis: str) -> tuple[int, int, str]:
+def _rank(trained: str, axis: str) -> tuple[int, int, float, str]:
     return ({ZERO_SHOT: 0, MIXED: 2}.get(trained, 1), *place(trained, axis))
 
 

@@ -178,9 +178,9 @@ def _consequence(run: Run) -> str:
 
 
 def _matrices(evaluated: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """The matrix of each axis; that of sources only where there are several."""
+    """The matrix of each axis; those of sources and languages only where there are several."""
     built = [build_matrix([e.run for e in evaluated], axis) for axis in AXES] if evaluated else []
-    shown = [matrix for matrix in built if matrix.axis != "source" or len(matrix.columns) > 1]
+    shown = [matrix for matrix in built if matrix.axis not in ("source", "language") or len(matrix.columns) > 1]
     return [{"axis": m.axis.replace("_", " "), "columns": m.columns, "lines": heat_map(m)} for m in shown]
 
 

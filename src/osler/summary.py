@@ -1,11 +1,15 @@
 """Records -> numbers: the one place where outcomes are counted, for an evaluation's summary and for a matrix alike."""
 
+import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from osler.bands import UNKNOWN, number_in, parted, require_few
 from osler.classification import classify
+from osler.datasets.columns import reads_absent
 from osler.errors import RecipeError, RunError, unknown
 from osler.floor import best
 from osler.looking import Looking, look, right, unparseable
@@ -24,20 +28,29 @@ SMALL = 100
 AXES: dict[str, tuple[Callable[[Sample], str], tuple[str, ...]]] = {
     "modality": (lambda sample: sample.modality, tuple(Modality)),
     "question_type": (lambda sample: sample.question_type, tuple(QuestionType)),
-    "source": (lambda sample: sample.source or "unknown", ()),
+    "source": (lambda sample: sample.source or UNKNOWN, ()),
+    "language": (lambda sample: sample.language, ()),
 }
 """Each axis: how to read a sample's label off it, and the labels whose order is fixed (others follow by name)."""
-EXTRA, UNKNOWN = "extra:", "unknown"
+EXTRA = "extra:"
 
 
 def axis_of(axis: str) -> tuple[Callable[[Sample], str], tuple[str, ...]]:
-    """The entry of `AXES`, or for "extra:KEY" one that reads KEY off `Sample.extra`: "unknown" where a sample has none.
+    """The entry of `AXES`, or for "extra:KEY" one that reads KEY off `Sample.extra`: "unknown" where a sample does not say.
 
-    Errors: RecipeError for an axis that is none.
+    "extra:KEY@18,40,65" puts numbers in bands (`osler.bands`), in their order. Errors: RecipeError for an axis that is none.
     """
-    if axis not in AXES and not axis.startswith(EXTRA):
+    if axis not in AXES and axis.removeprefix(EXTRA) in ("", axis):
         raise RecipeError(unknown("axis", axis, [*AXES, f"{EXTRA}KEY"]))
-    return AXES.get(axis) or (lambda sample: _extra(sample, axis.removeprefix(EXTRA)), ())
+    if axis in AXES:
+        return AXES[axis]
+    key, bands, _ = parted(axis.removeprefix(EXTRA))
+
+    def label_of(sample: Sample) -> str:
+        number = number_in(sample.extra.get(key)) if bands else None
+        return _extra(sample, key) if bands is None or number is None else bands.of(number)
+
+    return label_of, bands.labels if bands else ()
 
 
 @dataclass(frozen=True)
@@ -184,14 +197,23 @@ def cells(passes: Passes, axis: str) -> dict[str, Cell]:
 
 
 def in_order(labels: Iterable[str], axis: str) -> list[str]:
-    """The different `labels` of `axis`, sorted by `place`."""
-    return sorted(set(labels), key=lambda label: place(label, axis))
+    """The different `labels` of `axis`, sorted by `place`.
+
+    Errors: RecipeError where they are numbers of the rows' own, and too many to be slices.
+    """
+    found = set(labels)
+    if axis.startswith(EXTRA):
+        require_few(axis.removeprefix(EXTRA), found)
+    return sorted(found, key=lambda label: place(label, axis))
 
 
-def place(label: str, axis: str) -> tuple[int, str]:
-    """A key to sort by: the order of the taxonomy, then, for labels that it does not hold, the alphabet."""
+def place(label: str, axis: str) -> tuple[int, float, str]:
+    """A key to sort by: the order of the taxonomy or of bands, then numbers, the alphabet, and last what is unknown."""
     _, fixed = axis_of(axis)
-    return (fixed.index(label) if label in fixed else len(fixed)), label
+    if label in fixed:
+        return fixed.index(label), 0.0, label
+    number = number_in(label)
+    return len(fixed) + (label == UNKNOWN), math.inf if number is None else number, label
 
 
 def summarise(passes: Passes) -> dict[str, Any]:
@@ -222,8 +244,10 @@ def _reasoning(passes: Passes) -> dict[str, Any]:
 
 
 def _extra(sample: Sample, key: str) -> str:
+    """What `sample` says of `key`; a whole number is written alike whether it was stored as 3, 3.0 or "3.0"."""
     value = sample.extra.get(key)
-    return UNKNOWN if value in (None, "") else str(value)
+    text = "" if value is None else str(value).strip()
+    return UNKNOWN if reads_absent(text) else re.sub(r"(?<=^\d)(\d*)\.0+$", r"\1", text)
 
 
 def _strict(record: Record) -> Outcome:

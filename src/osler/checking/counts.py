@@ -24,6 +24,7 @@ class Counts:
         self.n = self.multi_image = self.open_ended = self.without_images = self.options_twice = 0
         self._by: dict[str, Counter[str]] = {name: Counter() for name in AXES}
         self._options: Counter[int] = Counter()
+        self._own: Counter[str] = Counter()
 
     def add(self, sample: Sample) -> None:
         """Count `sample`."""
@@ -35,6 +36,7 @@ class Counts:
         self._options[len(sample.options)] += 1
         for name, label_of in AXES.items():
             self._by[name][label_of(sample)] += 1
+        self._own.update(key for key, value in sample.extra.items() if value not in (None, ""))
 
     def by(self, name: str) -> dict[str, int]:
         """The rows of each label of the axis `name`."""
@@ -52,6 +54,7 @@ class Counts:
             "problems": problems,
             "by_kind": self.by("kind"),
             "by_language": self.by("language"),
+            "by_own_column": dict(sorted(self._own.items())),
             "n_without_images": self.without_images,
             "n_options_twice": self.options_twice,
         }

@@ -19,7 +19,11 @@ def compare(
     n: Annotated[int, typer.Option("--n", min=1, help="Rows to show, at most.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Draws the rows.")] = 0,
     by: Annotated[
-        str, typer.Option(help="Strata to draw from: agreement (who is right), modality, question_type, source, extra:KEY.")
+        str,
+        typer.Option(
+            help="Strata to draw from: agreement (who is right), modality, question_type, source, language, extra:KEY "
+            "(extra:age@18,40,65)."
+        ),
     ] = "agreement",
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("compare.html"),
     as_json: Json = False,

@@ -6,18 +6,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from osler.cli.output import Json, print_json, print_table
+from osler.cli.output import Json, plain, print_json, print_table
 
 if TYPE_CHECKING:
     from osler.differences import Difference, MatrixDifference
     from osler.matrix import Detectable, Matrix
+    from osler.omnibus import SliceTest
     from osler.stats import Estimate
     from osler.summary import Cell
 
 
 def matrix(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Evaluation runs.")],
-    axis: Annotated[str, typer.Option(help="modality, question_type, source, or extra:KEY of the rows.")] = "modality",
+    axis: Annotated[
+        str, typer.Option(help="modality, question_type, source, language, or extra:KEY, a column KEY of the rows' own.")
+    ] = "modality",
+    bands: Annotated[
+        str | None,
+        typer.Option(help="Of extra:KEY, a number: 18,40,65 makes <18, 18-39, 40-64, >=65; each: every number by itself."),
+    ] = None,
     minus: Annotated[
         list[Path] | None,
         typer.Option(metavar="RUN", help="Subtract this run; once for each. One zero-shot run is subtracted from all."),
@@ -26,11 +33,21 @@ def matrix(
     svg: Annotated[Path | None, typer.Option(metavar="FILE.svg|FILE.png", help="Also draw the cells here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """The source x target table of evaluation runs, or its difference from another's."""
+    """The source x target table of evaluation runs, or its difference from another's; of one run, its slices.
+
+    Several runs, a line each: osler matrix runs/* --axis modality
+
+    One run in slices: osler matrix RUN --axis extra:site
+
+    In bands of age: osler matrix RUN --axis extra:age --bands 18,40,65
+    """
+    from osler.bands import banded
     from osler.differences import difference
     from osler.matrix import Matrix, build_matrix
     from osler.runs import Run, write_named
+    from osler.slices import slices_differ
 
+    axis = banded(axis, bands) if bands is not None else axis
     given, taken = ([Run.open(path) for path in paths] for paths in (runs, minus or []))
     built = difference(given, taken, axis) if taken else build_matrix(given, axis)
     if csv:
@@ -39,23 +56,26 @@ def matrix(
         from osler.heatmaps import write_heat_map
 
         write_heat_map(built, svg)
+    test = slices_differ(given[0], axis) if len(given) == 1 and not taken else None
     if as_json:
-        print_json(built.to_json())
+        print_json(built.to_json() | ({"slices_differ": test.to_json()} if test else {}))
         return
     _print_matrix(built) if isinstance(built, Matrix) else _print_difference(built)
+    if test:
+        _print_test(test)
 
 
 def _print_matrix(built: "Matrix") -> None:
     rows = [
         [
-            line.label,
+            plain(line.label),
             *(_cell(line.cells[column], line.detectable[column]) for column in built.columns),
             _cell(line.overall, line.overall_detectable),
             _share(line.macro),
         ]
         for line in built.lines
     ]
-    print_table(f"Accuracy in % by {built.axis}", ("trained on", *built.columns, "all rows", "macro"), rows)
+    print_table(f"Accuracy in % by {plain(built.axis)}", _header(built.columns), rows)
     for line in built.lines:
         if line.state != "done":
             typer.echo(
@@ -64,7 +84,8 @@ def _print_matrix(built: "Matrix") -> None:
     typer.echo(
         "A cell: accuracy [95 % interval] (rows), read strictly; floor: the best of four blind attackers; blank: the visual "
         "reliance, accuracy less that with blank images; mdd: the smallest difference of two models that these rows would show "
-        "with 80 % power; n<100: too few rows to compare by."
+        "with 80 % power; unparseable: answers that count as wrong; unjudged: rows that are left out; n<100: too few rows to "
+        "compare by."
     )
     counts = [line.overall for line in built.lines]
     unparseable, unjudged = sum(one.unparseable for one in counts), sum(one.unjudged for one in counts)
@@ -77,14 +98,14 @@ def _print_matrix(built: "Matrix") -> None:
 def _print_difference(built: "MatrixDifference") -> None:
     rows = [
         [
-            line.label,
+            plain(line.label),
             *(_difference(line.cells[column]) for column in built.columns),
             _difference(line.overall),
             _share(line.macro, "+.1f"),
         ]
         for line in built.lines
     ]
-    print_table(f"Difference in points by {built.axis}", ("trained on", *built.columns, "all rows", "macro"), rows)
+    print_table(f"Difference in points by {plain(built.axis)}", _header(built.columns), rows)
     typer.echo(
         f"A cell: difference in accuracy [95 % interval] (rows), paired; q: its p over {built.tested} cells, by Benjamini and "
         "Hochberg; lenient: the difference read leniently; reliance: the change of visual reliance; n<100: too few rows to "
@@ -99,15 +120,33 @@ def _print_difference(built: "MatrixDifference") -> None:
         typer.echo(f"Macro mean on the diagonal {on}, off it {off}: the transfer gap changes by {points} points.")
 
 
+def _print_test(test: "SliceTest") -> None:
+    """What the slices of one run show together; nothing where there are fewer than two."""
+    if test.p is None:
+        return
+    p = "p < 0.001" if test.p < 0.001 else f"p = {test.p:.3f}"
+    typer.echo(
+        f"Of {test.slices} slices some differ by chance, and some intervals miss. That none differs: {p}, by {test.draws:,} "
+        f"exchanges of {test.clusters:,} clusters ({test.n:,} judged rows; unknown slices left out). Slices may hold "
+        "harder questions: compare each with its floor. The cells describe; they do not confirm."
+    )
+
+
+def _header(columns: Sequence[str]) -> tuple[str, ...]:
+    return ("trained on", *map(plain, columns), "all rows", "macro")
+
+
 def _cell(cell: "Cell", found: "Detectable") -> str:
     """A matrix's cell as text, "" where it has no rows."""
+    counts = [f"{name} {n:,}" for name, n in (("unparseable", cell.unparseable), ("unjudged", cell.unjudged)) if n]
     if not cell.n:
-        return ""
+        return "\n".join(counts)
     blank = cell.controls.get("blank")
     parts = [
         f"floor {_share(cell.floor.value)}" if cell.floor and cell.floor.n else "",
         f"blank {_interval(blank.difference, '+.1f')}" if blank and blank.n else "",
         f"mdd {_share(found.difference)}",
+        *counts,
     ]
     return _lines(f"{_interval(cell.accuracy)} ({cell.n:,})", parts, cell.small)
 

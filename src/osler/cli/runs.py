@@ -119,7 +119,7 @@ def evaluate(
     print_evaluations({run.manifest["model"]["label"]: run.summary})
     print_controls(run.summary)
     print_measures(run.summary)
-    for axis in ("modality", "question_type", "source"):
+    for axis in ("modality", "question_type", "source", *(["language"] if len(run.summary.get("by_language", ())) > 1 else [])):
         print_evaluations(run.summary[f"by_{axis}"], title=f"by {axis.replace('_', ' ')}")
     typer.echo(str(run.path))
 

@@ -146,7 +146,7 @@ class Comparison:
 def side_by_side(runs: Sequence[Run], n: int = 8, seed: int = 0, by: str = AGREEMENT) -> Comparison:
     """At most `n` of the rows that all of `runs` answered, drawn by `seed` from the strata of `by` (`osler.comparing.strata`).
 
-    `by` is "agreement" or an axis of the rows: modality, question_type, source, extra:KEY.
+    `by` is "agreement" or an axis of the rows: modality, question_type, source, language, extra:KEY.
     Errors: RecipeError for another `by`; RunError where the runs are not of the same rows (`same_rows.read_same`).
     """
     evaluated = read_same(runs)

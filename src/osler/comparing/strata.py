@@ -59,7 +59,7 @@ def choose(
     """At most `n` rows to show, each as its stratum and its id, stratum by stratum; and how they were drawn.
 
     `records` holds those of each model, the same rows in the same order. `by` is "agreement" or an axis of the rows: modality,
-    question_type, source, extra:KEY. Errors: RecipeError for another `by`.
+    question_type, source, language, extra:KEY. Errors: RecipeError for another `by`.
     """
     strata = _strata(records, by)
     drawn = draw(strata, n, seed)

@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
+from itertools import islice
 
 import pytest
 import torch
@@ -18,9 +19,11 @@ from osler.datasets.phantoms import samples
 from osler.errors import JudgeError, ModelError, RecipeError
 from osler.judging import client
 from osler.judging.breaker import Breaker
+from osler.rewards.answered import Answered
+from osler.rewards.terms import terms_of
 from osler.rl import experts
 from osler.runs import Run
-from osler.schema import Kind
+from osler.schema import Completion, Kind, Outcome, Parsed, Verdict
 from real_layout import save_real_layout
 from test_endpoint import DROP, SECRET, SOON, _environment, failed, said, serving  # noqa: F401
 
@@ -141,7 +144,8 @@ def test_advantages_are_those_of_the_scored_members_only(checkpoint, tmp_path, f
         assert [row["advantage"] for row in group] == pytest.approx(by_hand([row["reward"] for row in group]), abs=2e-5)
         for row in group:
             judgement = row["judgement"]
-            assert row["reward"] == (None if judgement["unscored"] else judgement["correct"])
+            scored = row.get("dropped", row["reward"])  # a group with one score is dropped: nothing can be learnt from it
+            assert scored == (None if judgement["unscored"] else judgement["correct"])
             assert judgement["unscored"] in (None, reason)
             seen += judgement["unscored"] == reason
     assert seen >= 3
@@ -190,6 +194,39 @@ def test_training_pauses_while_the_judge_is_away_and_trains_on_what_it_says_then
     assert first["unscored"] <= 0.2 * 18
     assert second["unscored"] == second["judge/pauses"] == 0
     assert "Training pauses" in capsys.readouterr().err
+
+
+def answers(text):
+    """Two completions of phantoms' rows that answer `text`, which is no gold."""
+    parsed, verdict = Parsed(text, text, None, True), Verdict(Outcome.INCORRECT, Outcome.INCORRECT, text, "gold")
+    return [Answered(row, Completion(text, 3, False), parsed, verdict) for row in islice(open_rows(None), 2)]
+
+
+def test_patience_is_for_all_rolls_of_a_step_and_begins_anew_with_the_next(checkpoint):
+    down, pauses = [True], []
+
+    def away(request):
+        return failed(503) if down else verdict(request)
+
+    def back(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            down.clear()
+
+    with judging(away, share=1) as server:
+        judge = {"max_unscored": 0.2, "pause_s": 8.0, "patience_s": 30.0}
+        recipe = Recipe.model_validate(settings(checkpoint, server, judge))
+        with experts.Experts(recipe, terms_of(recipe), back) as asked:
+            assert [one.judgement.unscored for one in asked.score(answers("a lump"))] == [None, None]
+            assert pauses == [8.0, 16.0]
+            down.append(True)
+            with pytest.raises(JudgeError, match="after 30 seconds of waiting"):
+                asked.score(answers("a cyst"))
+            assert pauses == [8.0, 16.0, 6.0], "what the first roll waited is gone"
+            assert asked.metrics()["judge/paused_s"] == 24.0
+            with pytest.raises(JudgeError, match="after 30 seconds of waiting"):
+                asked.score(answers("a cyst"))
+            assert pauses[3:] == [8.0, 16.0, 6.0]
 
 
 def test_a_judge_that_stays_away_stops_the_run_which_goes_on_where_it_stood(checkpoint, tmp_path):

@@ -130,7 +130,12 @@ FAULTS = {
 }
 
 
-BY_ENGINE = [*((fault, "packed") for fault in FAULTS), ("500", "trl"), ("prose", "trl")]
+LIKE_ANOTHER = {"429": "500", "dropped": "500", "garbage": "prose", "half": "lie"}
+"""Faults that take the same way as another; they run with the slow tests, as those of TRL's trainer do."""
+BY_ENGINE = [
+    *(pytest.param(fault, "packed", marks=pytest.mark.slow if fault in LIKE_ANOTHER else ()) for fault in FAULTS),
+    *(pytest.param(fault, "trl", marks=pytest.mark.slow) for fault in ("500", "prose")),
+]
 """Both engines have one scorer; two faults show that TRL's advantages follow it."""
 
 

@@ -1,6 +1,7 @@
 """What training starts from: an instruct model, a base model, or a run, for every method, with a LoRA and in full."""
 
 import json
+from itertools import product
 
 import pytest
 import torch
@@ -146,9 +147,16 @@ def weights(spec):
     )
 
 
-@pytest.mark.parametrize("full", [False, True], ids=["LoRA", "full"])
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("start", ["LoRA", "full"])
+PAIRWISE = {("LoRA", "sft", True), ("LoRA", "grpo", False), ("LoRA", "dpo", True),
+            ("full", "sft", False), ("full", "grpo", True), ("full", "dpo", False)}  # fmt: skip
+"""Of starts, methods and ends (full or not) every two meet; the other half runs with the slow tests."""
+MET = [
+    pytest.param(*case, id="-".join((*case[:2], ("LoRA", "full")[case[2]])), marks=() if case in PAIRWISE else pytest.mark.slow)
+    for case in product(("LoRA", "full"), METHODS, (False, True))
+]
+
+
+@pytest.mark.parametrize(("start", "method", "full"), MET)
 def test_every_method_starts_from_a_run(runs, tmp_path, even, start, method, full):
     """One step that is all but nothing leaves the run that it started from, and not the checkpoint below."""
     before = f"run:{runs[start]}"

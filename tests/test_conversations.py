@@ -364,3 +364,58 @@ def test_bytes_that_are_no_utf_8(write):
     file = write(json.dumps(SAME[0]))
     file.write_bytes(file.read_bytes() + '{"prompt": "é"}\n'.encode("latin-1"))
     assert failure(f"conversations:{file}").startswith(f"{file}, row 2: it is no JSON object in UTF-8 (")
+
+
+# --- forms of other programs ---
+
+SAID = {"messages": [*user(CHOICE), *assistant("B")], "images": ["0.png"]}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"query": CHOICE, "response": "B", "images": ["0.png"]},
+        {"query": CHOICE, "response": "B", "images": "0.png", "history": []},
+        {"query": CHOICE, "solution": "B", "images": ["0.png"], "messages": None},
+        {"problem": CHOICE, "solution": "<answer> B </answer>", "image": "0.png"},
+        {"problem": CHOICE, "answer": "B", "images": ["0.png"]},
+        {"conversatons": [{"from": "human", "value": CHOICE}, {"from": "gpt", "value": "B"}], "image": "0.png"},
+        SAID | {"images": [{"path": "0.png", "bytes": None}]},
+        SAID | {"images": [{"image": "0.png"}]},
+        SAID | {"images": {"path": "0.png"}},
+    ],
+)
+def test_forms_of_other_programs_say_the_same(write, row):
+    assert load_data(f"conversations:{write(row)}") == load_data(f"conversations:{write(SAID)}")
+
+
+def test_an_image_as_bytes_in_a_dictionary(write, tmp_path):
+    coded = picture_uri().partition(",")[2]
+    (found,) = load_data(f"conversations:{write(SAID | {'images': [{'path': 'gone.png', 'bytes': coded}]})}")
+    with Image.open(found.images[0]) as image:
+        assert (image.size, found.images[0].startswith(str(tmp_path / "cache"))) == ((4, 3), True)
+
+
+def test_a_question_by_several_names(write):
+    row = SAID | {"problem": "kept", "query": "kept too", "response": "x"}
+    assert load_data(f"conversations:{write(row)}")[0].extra == {"problem": "kept", "query": "kept too", "response": "x"}
+    row = {"query": CHOICE, "problem": "kept", "solution": "B", "images": ["0.png"]}
+    assert load_data(f"conversations:{write(row)}")[0].extra == {"problem": "kept"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"query": CHOICE, "response": "B", "history": [["a", "b"]], "images": ["0.png"]},
+            "it has earlier turns in 'history'.",
+        ),
+        ({"response": "B", "images": ["0.png"]}, "it has no messages."),
+        ({"query": 3, "response": "B"}, "the field 'prompt'"),
+        (SAID | {"images": [{"bytes": "no base64!"}]}, "its image is no base64"),
+        (SAID | {"images": 3}, "its image should be a path, not '3'."),
+    ],
+)
+def test_such_rows_that_cannot_be(write, row, message):
+    file = write(row)
+    assert f"{file}, row 1: {message}" in failure(f"conversations:{file}")

@@ -400,3 +400,34 @@ def test_cells_that_cannot_be(cells, message):
     with pytest.raises(DataError) as error:
         manifest_row(cells, columns_of(cells, {}), "name")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "group"), [("Anatomy", None), ("Internal medicine", None), ("sub-01", "sub-01"), ("17", "17")]
+)
+@pytest.mark.parametrize("column", ["subject", "Subject"])
+def test_a_subject_without_a_digit_is_a_topic(column, cell, group, write, capsys):
+    first, second = load_data(f"csv:{write({column: cell}, {column: 'Surgery 2'})}")
+    assert (first.group, first.group_is_patient) == (group, group is not None)
+    assert first.extra == ({} if group else {column: cell})
+    assert (second.group is None) == (group is None)
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("which is no id, and is kept in extra. If it is the patient, say so: columns: {patient: " in said) == (
+        group is None
+    )
+
+
+def test_a_subject_that_is_named_is_the_patient(write, capsys):
+    file = write({"subject": "Anna"})
+    (found,) = load_data({"name": "csv", "path": str(file), "columns": {"patient": "subject"}})
+    assert (found.group, found.group_is_patient) == ("Anna", True)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_topic_beside_a_patient(write):
+    (found,) = load_data(f"csv:{write({'subject': 'Anatomy', 'patient': 'p1'})}")
+    assert (found.group, found.extra) == ("p1", {"subject": "Anatomy"})
+
+
+def test_a_first_subject_that_is_empty_is_a_patient_that_is_not_known(write):
+    assert [row.group for row in load_data(f"csv:{write({'subject': ''}, {'subject': 's2'})}")] == [None, "s2"]

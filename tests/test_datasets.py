@@ -145,7 +145,7 @@ def test_phantoms_by_seed_and_by_mapping():
         ("jsonnl:a b.jsonl", "Did you mean 'jsonl'"),
         (
             "nothing",
-            "Known: conversations, csv, hub, jsonl, medr1, omnimedvqa, pathvqa, phantoms, pmc_vqa, pmc_vqa_usable, "
+            "Known: conversations, csv, hub, jsonl, medr1, medxpertqa, omnimedvqa, pathvqa, phantoms, pmc_vqa, pmc_vqa_usable, "
             "silvar_med, slake, tsv, vqa_med_2019, vqa_med_2019_rad, vqa_rad",
         ),
         ("osler.datasets.medr1:nothing", "has no function 'nothing'"),
@@ -647,6 +647,27 @@ def test_the_images_of_a_split_file(split_file, tmp_path):
 def test_what_the_name_of_a_split_file_says(split_file, name, modality, question_type, split):
     row = load_data(f"medr1:{split_file(medr1_row(), name=name)}")[0]
     assert (row.modality, row.question_type, row.split) == (modality, question_type, split)
+
+
+def test_of_med_r1s_repository_the_splits_are_read_and_both_ways_to_split_are_told(split_file, tmp_path, capsys):
+    split_file(medr1_row(), name="Splits/modality/train/X-Ray_train.json")
+    split_file({"prompt": "x"}, name="src/eval/logs/counting.json")
+    assert [row.modality for row in load_data(f"medr1:{tmp_path}")] == [Modality.XRAY]
+    assert capsys.readouterr().err == ""
+    split_file(medr1_row(), name="Splits/question_type/test/Lesion Grading_test.json")
+    assert len(load_data(f"medr1:{tmp_path}")) == 2
+    assert "train rows of one are test rows of the other. Name one of the two folders" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+def test_the_folder_images_itself_is_a_root_of_med_r1_too(split_file, tmp_path):
+    file = split_file(medr1_row(image=f"Images/Mura/{ODD}"))
+    image = tmp_path / "Images/Mura" / ODD
+    image.parent.mkdir(parents=True)
+    Image.new("RGB", (4, 3)).save(image)
+    found = [load_data(f"medr1:{file}?images={root}") for root in (tmp_path, tmp_path / "Images")]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

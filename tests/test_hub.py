@@ -335,3 +335,59 @@ def test_the_keys_of_a_spec():
     for name in ("csv", "jsonl"):
         with pytest.raises(DataError, match="unknown key 'config'"):
             parse_spec({"name": name, "config": "c"})
+
+
+# --- rows that are conversations ---
+
+
+def saved_rows(folder, rows, **features):
+    datasets.Dataset.from_list(rows, datasets.Features(features)).save_to_disk(str(folder))
+    return load_data(f"hub:{folder}")
+
+
+def test_problem_and_solution_as_med_r1_saves_them(tmp_path):
+    text, image = datasets.Value("string"), datasets.Image()
+    rows = [
+        {"image": picture("red"), "problem": "Which colour? A)Green, B)Red", "solution": "<answer> B </answer>"},
+        {"image": picture("blue"), "problem": "How many?", "solution": "<answer> 3 </answer>"},
+    ]
+    choice, count = saved_rows(tmp_path / "set", rows, image=image, problem=text, solution=text)
+    assert (choice.question, choice.options, choice.gold_index) == ("Which colour?", ("Green", "Red"), 1)
+    assert (count.question, count.golds, count.kind) == ("How many?", ("3",), Kind.OPEN)
+    assert open_image(choice.images[0]).getpixel((0, 0)) == COLOURS["red"]
+    assert (choice.id, choice.extra) == ("all/1", {})
+
+
+def test_messages_with_images_and_columns_of_other_bytes(tmp_path, capsys):
+    text = datasets.Value("string")
+    turn = {"role": text, "content": text}
+    said = [{"role": "user", "content": "<image><image>Do they differ?"}, {"role": "assistant", "content": "yes"}]
+    rows = [{"messages": said, "images": [picture("red"), picture("blue")], "raw": b"x", "site": "A", "split": "train"}]
+    features = {"messages": [turn], "images": datasets.List(datasets.Image()), "raw": datasets.Value("binary")}
+    (found,) = saved_rows(tmp_path / "set", rows, site=text, split=text, **features)
+    assert (found.question, found.golds, found.kind, len(found.images)) == ("Do they differ?", ("yes",), Kind.YESNO, 2)
+    assert (found.extra, found.split) == ({"site": "A"}, "train")
+    assert "the bytes in 'raw' are left out" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_broken_conversation_is_named_by_its_row(tmp_path):
+    text = datasets.Value("string")
+    rows = [{"problem": "a?", "solution": "x", "image": picture("red")}, {"problem": "b?", "solution": " ", "image": None}]
+    with pytest.raises(DataError, match="split all, row 2: "):
+        saved_rows(tmp_path / "set", rows, problem=text, solution=text, image=datasets.Image())
+
+
+def test_a_column_question_counts_before_a_conversation(tmp_path):
+    text = datasets.Value("string")
+    rows = [{"question": "a?", "prompt": "not this", "answer": "x", "image": picture("red")}]
+    (found,) = saved_rows(tmp_path / "set", rows, question=text, prompt=text, answer=text, image=datasets.Image())
+    assert (found.question, found.extra) == ("a?", {"prompt": "not this"})
+
+
+def test_columns_that_are_named_are_no_conversation(tmp_path):
+    text = datasets.Value("string")
+    rows = [{"problem": "Which? A)x, B)y", "solution": "y", "image": picture("red")}]
+    saved_rows(tmp_path / "set", rows, problem=text, solution=text, image=datasets.Image())
+    named = {"question": "problem", "answer": "solution"}
+    (found,) = load_data({"name": "hub", "path": str(tmp_path / "set"), "columns": named})
+    assert (found.question, found.options, found.golds) == ("Which? A)x, B)y", (), ("y",))

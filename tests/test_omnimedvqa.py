@@ -181,3 +181,22 @@ def test_a_file_that_breaks_off_is_named(write, old, new):
     file = write({}, {})
     file.write_text(file.read_text().replace(old, new, 1))
     assert failure(f"omnimedvqa:{file}").startswith(f"{file}")
+
+
+def test_restricted_files_have_no_images_and_are_left_out_where_images_are_asked_for(write, tmp_path, capsys):
+    write({})
+    closed = write({"dataset": "AIDA"}, name="OmniMedVQA/QA_information/Restricted-access/AIDA.json")
+    image = tmp_path / "OmniMedVQA" / ROW["image_path"]
+    image.parent.mkdir(parents=True)
+    Image.new("RGB", (4, 3)).save(image)
+    folder = tmp_path / "OmniMedVQA"
+    assert [row.source for row in load_data(f"omnimedvqa:{folder}")] == ["ACRIMA", "AIDA"]
+    assert f"omnimedvqa:{folder}?images={folder}." in capsys.readouterr().err
+    for root in (folder, folder / "Images"):
+        (found,) = load_data(f"omnimedvqa:{folder}?images={root}")
+        assert (found.source, found.images) == ("ACRIMA", (str(image),))
+        assert "left out 1 file of Restricted-access" in capsys.readouterr().err
+    (folder / "QA_information/Open-access/ACRIMA.json").unlink()
+    for path in (closed, folder):  # who has its images names the file, or has no others
+        assert load_data(f"omnimedvqa:{path}?images={folder}")[0].source == "AIDA"
+        assert capsys.readouterr().err == ""

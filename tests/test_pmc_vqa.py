@@ -313,3 +313,20 @@ def test_a_file_of_nothing(write):
     assert len(load_data(f"{PMC}:{file}")) == 0
     file.write_bytes(b"")
     assert failure(f"{PMC}:{file}") == f"{file}: it is empty."
+
+
+@pytest.mark.parametrize(("name", "folder"), [("train.csv", "images"), ("test_2.csv", "figures")])
+def test_the_unzipped_folder_is_a_root_too(write, tmp_path, name, folder):
+    figure = (TWO if "_2" in name else ONE)["Figure_path"].strip()
+    for place in ("images", "figures"):
+        (tmp_path / place).mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / folder / figure)
+    file = write({}, name=name)
+    for root in (tmp_path, tmp_path / folder):
+        assert load_data(f"{PMC}:{file}?images={root}")[0].images == (str(tmp_path / folder / figure),)
+
+
+def test_where_both_versions_are_one_file_to_name_is_told(write, tmp_path):
+    write({}, name="train.csv")
+    write({}, name="test_2.csv")
+    assert f"Name one file, as {PMC}:{tmp_path / 'test_2.csv'}, or move" in failure(f"{PMC}:{tmp_path}")

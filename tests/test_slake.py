@@ -290,3 +290,24 @@ def test_text_in_another_encoding_is_named_by_its_row(write, place):
     file = write(*[{"question": "图片中包含肝脏吗?"} if number == place else {} for number in range(10)])
     file.write_text(file.read_text(encoding="utf-8"), encoding="gbk")
     assert failure(f"{SLAKE}:{file}").startswith(f"{file}, row {place + 1}: byte ")
+
+
+def test_the_row_without_an_answer_is_told_and_what_to_do(write, capsys):
+    file = write({}, {"qid": UNANSWERED, "answer": ""})
+    load_data(f"{SLAKE}:{file}")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith(f"{file}, row 2: it is published without an answer")
+    assert "data.max_problems=1 leaves it out of training" in said
+    load_data(f"{SLAKE}:{write({})}")
+    assert capsys.readouterr().err == ""
+
+
+def test_the_unzipped_folder_is_a_root_too(write, tmp_path, capsys):
+    write({})
+    (tmp_path / "imgs/xmlab1").mkdir(parents=True)
+    Image.new("RGB", (4, 3)).save(tmp_path / "imgs/xmlab1/source.jpg")
+    for root in (tmp_path, tmp_path / "imgs"):
+        assert load_data(f"{SLAKE}:{tmp_path}?images={root}")[0].images == (str(tmp_path / "imgs/xmlab1/source.jpg"),)
+    assert capsys.readouterr().err == ""
+    assert load_data(f"{SLAKE}:{tmp_path}")[0].images == ()
+    assert f"?images={tmp_path / 'imgs'}." in capsys.readouterr().err

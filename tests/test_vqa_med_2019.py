@@ -159,6 +159,16 @@ def test_each_split_of_a_folder_is_read_once(write, tmp_path, capsys):
     assert str(again) in failure(f"{MED}:{tmp_path}")
 
 
+def test_images_that_lie_in_the_unzipped_folder_are_told(write, tmp_path, capsys):
+    file = write("synpic1|what?|this", name="ImageClef-2019-VQA-Med-Training/All_QA_Pairs_train.txt")
+    load_data(f"{MED}:{tmp_path}")
+    assert capsys.readouterr().err == ""
+    (file.parent / "Train_images").mkdir()
+    for folder in (tmp_path, file.parent):
+        assert load_data(f"{MED}:{folder}")[0].images == ()
+        assert f"write {MED}:{folder}?images={folder}." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("root", ["", "Train_images", "ImageClef-2019-VQA-Med-Training", "flat"])
 def test_the_image_of_a_row(write, tmp_path, root):
     below = {"": "ImageClef-2019-VQA-Med-Training/Train_images", "ImageClef-2019-VQA-Med-Training": f"{root}/Train_images"}

@@ -353,3 +353,18 @@ def test_half_a_surrogate_is_no_text(write):
 def test_the_file_may_have_any_name(write, tmp_path):
     assert len(load_data(f"{RAD}:{write(row(), name='odd name [1].json')}")) == 1
     assert Path(tmp_path / "odd name [1].json").is_file()
+
+
+@pytest.mark.parametrize("blank", [" ", "_", "%20"])
+def test_the_public_file_as_downloads_name_it(write, tmp_path, blank):
+    write(row(qid=1), row(qid=2, phrase_type="test_freeform"), name=f"VQA_RAD{blank}Dataset{blank}Public.json")
+    assert [sample.split for sample in load_data(f"vqa_rad:{tmp_path}")] == ["train", "test"]
+
+
+@pytest.mark.parametrize("name", ["VQA_RAD Image Folder", "images"])
+def test_the_unzipped_folder_is_a_root_too(write, tmp_path, name):
+    write(row(qid=1))
+    (tmp_path / name).mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / name / ROW["image_name"])
+    for root in (tmp_path, tmp_path / name):
+        assert load_data(f"vqa_rad:{tmp_path}?images={root}")[0].images == (str(tmp_path / name / ROW["image_name"]),)

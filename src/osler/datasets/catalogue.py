@@ -75,6 +75,16 @@ CATALOGUE: dict[str, Entry] = {
         images=82_059,
         note="split by row: test rows show images of train, and the modality and question-type splits share rows",
     ),
+    "medxpertqa": Entry(
+        "MedXpertQA",
+        "multiple choice at the level of specialist exams, with one to six images (MM) or none (Text)",
+        "medxpertqa:FILE.jsonl?images=ROOT",
+        "https://huggingface.co/datasets/TsinghuaC3I/MedXpertQA",
+        "MIT; of the images not known to us",
+        "Zuo et al. 2025, arXiv:2501.18362",
+        rows=4_460,
+        note="2,000 rows are MM, counted; made to test, not to train; the rows of the hub's form were not at hand",
+    ),
     "omnimedvqa": Entry(
         "OmniMedVQA",
         "multiple choice about images of 73 public data sets, 12 modalities, 5 question types",
@@ -167,7 +177,7 @@ CATALOGUE: dict[str, Entry] = {
         "Lau et al. 2018, doi:10.1038/sdata.2018.251",
         rows=3_515,
         images=315,
-        note="every image of a test row is also one of train; the hub's copy has 2,244 rows",
+        note="every image of a test row is also one of train; the public JSON has 2,248 rows, the hub's copy 2,244",
     ),
 }
 """By the name that a data spec gives it."""

@@ -12,7 +12,8 @@
     group_is_patient         whether the group is one; true or false
 
 A column is known by its name, whatever its case, blanks and hyphens ("Question Type" is question_type), or by one of `ALIASES`;
-`columns: {question: text, answer: label}` in a spec names others. A column that has none of these names is kept in `extra`. A
+`columns: {question: text, answer: label}` in a spec names others. A column that has none of these names is kept in `extra`, and
+so is one called "subject" whose first cell holds no digit, as "Anatomy": that is a topic, and no patient. stderr says so. A
 cell that is empty is absent, and one that reads NaN is an error. Labels of modality and question type that are not known count
 as unknown and are told on stderr.
 """
@@ -71,11 +72,13 @@ def reads_absent(cell: str) -> bool:
     return cell.strip().lower() in ABSENT
 
 
-def columns_of(there: Iterable[str], named: Mapping[str, str]) -> dict[str, str]:
+def columns_of(there: Iterable[str] | Mapping[str, Any], named: Mapping[str, str]) -> dict[str, str]:
     """The name of each of `NAMES` that one of the columns `there` has, by `named` or by itself.
 
+    Where `there` is the first row, its cells tell whether a column "subject" is the patient.
     Errors: DataError where `named` speaks of what is not there, two columns have one name, or one that all rows need is absent.
     """
+    first = dict(there) if isinstance(there, Mapping) else {}
     there = list(there)
     settled = {name for names in _ONE_OF if named.keys() & set(names) for name in names} - set(LETTERS)
     for name, column in named.items():
@@ -86,6 +89,9 @@ def columns_of(there: Iterable[str], named: Mapping[str, str]) -> dict[str, str]
     found = dict(named)
     for column in there:
         one = name_of(column)
+        if one == "patient" and column not in named.values() and _is_topic(column, first.get(column)):
+            _tell_topic(column, first[column])
+            continue
         if one is None or one in named or one in settled or column in named.values():
             continue
         if one in found:
@@ -93,6 +99,17 @@ def columns_of(there: Iterable[str], named: Mapping[str, str]) -> dict[str, str]
         found[one] = column
     _require(found, there)
     return found if "A" in found and "B" in found else {name: found[name] for name in found if name not in LETTERS}
+
+
+def _is_topic(column: str, cell: Any) -> bool:
+    """Whether `cell`, the first of a column called subject, is no id of a patient: a text without a digit, as "Anatomy"."""
+    return _folded(column) == "subject" and isinstance(cell, str) and bool(cell.strip()) and not re.search(r"\d", cell)
+
+
+def _tell_topic(column: str, cell: str) -> None:
+    said = f"the column {column!r} holds {cell[:60]!r}, which is no id, and is kept in extra."
+    do = f"If it is the patient, say so: columns: {{patient: {column}}}."
+    console.print(f"{said} {do}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _require(found: Collection[str], there: Collection[str]) -> None:

@@ -2,14 +2,19 @@
 
     {"messages": [{"role": "user", "content": "<image>Which organ is enlarged?\\nA) Liver\\nB) Spleen"}], "images": ["a.png"],
      "solution": "<answer> B </answer>"}
+    {"image": "a.png", "problem": "Which side? A) Left, B) Right", "solution": "<answer> B </answer>"}
     {"prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is there air?"}]}], "image": "a.png",
      "completion": [{"role": "assistant", "content": "<think>It is black below the diaphragm.</think><answer>yes</answer>"}]}
 
-The forms are those of TRL's guide to data set formats and of ms-swift's guide to custom data sets; the rows are ours.
+The forms are those of TRL's guide to data set formats, of ms-swift's to custom data sets, and of R1-V, in which
+Med-R1 too saves its data; the rows are ours.
 
-    messages | prompt [completion] | conversations    one turn of a user and at most one answer; a system's is kept in `extra`;
-                                with `from` and `value` instead of `role` and `content` too; `prompt` may be one text
-    images | image              paths below ROOT of `?images=ROOT`, else of the file's own folder; or data:image/...;base64,...
+    messages | prompt [completion] | conversations | query [response] | problem
+                                one turn of a user and at most one answer; a system's is kept in `extra`;
+                                with `from` and `value` instead of `role` and `content` too; all but messages may be one text;
+                                an empty `history` is dropped; LLaVA-Med's `conversatons` is read as it is meant
+    images | image              paths below ROOT of `?images=ROOT`, else of the file's own folder; or data:image/...;base64,...;
+                                each a text or {"path": ..., "bytes": ...}
     solution | answer           the gold, in `<answer>` or bare: a letter, or a text; without it what the assistant answers
     options                     a list of texts; those of the question, where that lists them too
     id                          the file's name and the row's number where there is none
@@ -24,14 +29,14 @@ folder all `*.jsonl` are read.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from osler.datasets.columns import Labels
-from osler.datasets.jsonl import json_lines, manifest_sample
+from osler.datasets.jsonl import FIELDS, json_lines, manifest_sample
 from osler.datasets.load import DataSpec, at_row
 from osler.datasets.published import Answer, json_rows
 from osler.datasets.questions import Question, lists_options, options_in, seems_chosen, told_place
@@ -44,6 +49,13 @@ _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _LETTER = re.compile(r"\(?[A-J][).:]?")
 
 
+FORMS = ("messages", "prompt", "conversations")
+"""What holds the turns of a row; it has one of these."""
+
+OTHER_FORMS = {"query": "prompt", "problem": "prompt", "conversatons": "conversations", "response": "completion"}
+"""Other names of these, in rows that have none of `FORMS`."""
+
+
 class _Row(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -51,12 +63,33 @@ class _Row(BaseModel):
     prompt: list[dict[str, Any]] | str | None = None
     completion: list[dict[str, Any]] | str | None = None
     conversations: list[dict[str, Any]] | None = None
-    images: list[Any] | None = None
+    images: Any = None
     image: Any = None
     solution: Answer | None = None
     answer: Answer | None = None
     options: list[str] | None = None
     kind: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """A row without any of `FORMS` by the names that it should have; of several the first, the others stay as they are."""
+        if not isinstance(value, dict) or any(value.get(form) is not None for form in FORMS):
+            return value
+        named = {name: part for name, part in value.items() if name not in FORMS and (name, part) != ("history", [])}
+        for other, name in OTHER_FORMS.items():
+            if other in named and name not in named:
+                named[name] = named.pop(other)
+        return named
+
+
+USED = frozenset(_Row.model_fields) | OTHER_FORMS.keys() | FIELDS
+"""The names that mean something in a row."""
+
+
+def is_conversation(columns: Collection[str]) -> bool:
+    """Whether a row with these `columns` is one that `fields_of` reads, and not one with a column for its question."""
+    return "question" not in columns and any(form in columns for form in (*FORMS, *OTHER_FORMS))
 
 
 def read(spec: DataSpec) -> Iterator[Sample]:
@@ -65,8 +98,7 @@ def read(spec: DataSpec) -> Iterator[Sample]:
         root, labels = spec.images or file.parent, Labels()
         for number, value in _values(file):
             with at_row(file, number):
-                row = _Row.model_validate_json(value) if isinstance(value, str) else _Row.model_validate(value)
-                fields = {"id": f"{file.stem}/{number}", **(row.model_extra or {}), **_fields(row)}
+                fields = {"id": f"{file.stem}/{number}", **fields_of(value)}
                 sample = manifest_sample(labels.read(fields), root, f"{file}, row {number}")
                 yield sample
         labels.tell(file)
@@ -75,6 +107,12 @@ def read(spec: DataSpec) -> Iterator[Sample]:
 def _values(file: Path) -> Iterator[tuple[int, Any]]:
     """The rows of `file` with their numbers, not checked yet: the text of a line, or what an array holds. Errors: DataError."""
     yield from enumerate(json_rows(file), 1) if file.suffix == ".json" else json_lines(file)
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """The fields of the manifest that a row is, as JSON text or as a mapping. Errors: DataError or ValidationError."""
+    row = _Row.model_validate_json(value) if isinstance(value, str) else _Row.model_validate(value)
+    return {**(row.model_extra or {}), **_fields(row)}
 
 
 def _fields(row: _Row) -> dict[str, Any]:
@@ -113,6 +151,8 @@ def _turns(row: _Row) -> list[Turn]:
     given = [name for name in ("messages", "prompt", "conversations") if getattr(row, name) is not None]
     if len(given) != 1:
         raise DataError(f"it has {' and '.join(given) or 'no messages'}. Give one of messages, prompt and conversations.")
+    if (row.model_extra or {}).get("history"):
+        raise DataError("it has earlier turns in 'history'. Write one question and its answer a row.")
     first = getattr(row, given[0])
     turns = [{"role": "user", "content": first}] if isinstance(first, str) else first
     last = row.completion or []
@@ -132,7 +172,8 @@ def _listed(row: _Row) -> list[Any]:
     """The images beside the turns. Errors: DataError where there are two lists."""
     if row.image is not None and row.images is not None:
         raise DataError("it has both 'image' and 'images'. Keep one.")
-    return row.images if row.images is not None else [] if row.image is None else [row.image]
+    found = row.image if row.images is None else row.images
+    return found if isinstance(found, list) else [] if found is None else [found]
 
 
 def _parted(text: str) -> tuple[str | None, str]:

@@ -9,10 +9,11 @@ whose names the splits are told; a single parquet or Arrow file will do. A row, 
 
     {"image": {"bytes": b"..."}, "question": "Which organ is enlarged?", "options": ["Liver", "Spleen"], "answer": 1}
 
-`osler.datasets.columns` says what a column can be. An image inside is written once (osler.datasets.embedded); one that is a
-path starts from ROOT of `?images=ROOT`, else from the folder. A class label counts as the name of its class. Splits named as
-the hub does (train, validation, test) are known; of others name one with `split`, whose rows then have none. Columns of other
-bytes are left out, and told on stderr. A column `split` must agree with its part. Nothing that a data set brings along is run.
+`osler.datasets.columns` says what a column can be; where none is called question, messages, or problem and solution, are read
+as osler.datasets.conversations does. An image inside is written once (osler.datasets.embedded); one that is a path starts from
+ROOT of `?images=ROOT`, else from the folder. A class label counts as the name of its class. Splits named as the hub does
+(train, validation, test) are known; of others name one with `split`, whose rows then have none. Columns of other bytes are left
+out, and told on stderr. A column `split` must agree with its part. Nothing that a data set brings along is run.
 """
 
 import json
@@ -25,6 +26,7 @@ from typing import Any
 import yaml
 
 from osler.datasets.columns import Labels, columns_of, manifest_row
+from osler.datasets.conversations import USED, fields_of, is_conversation
 from osler.datasets.embedded import keep_bytes
 from osler.datasets.jsonl import manifest_sample
 from osler.datasets.load import DataSpec, at_place
@@ -120,17 +122,30 @@ def _samples(spec: DataSpec, name: str, split: str | None, part: Any) -> Iterato
         number += 1
         if not columns:
             with at_place(place):
-                columns = columns_of(cells, spec.columns or {})
+                columns = _columns(cells, spec.columns or {})
             _tell_left_out(cells, columns, place)
         with at_place(f"{place}, row {number}"):
-            fields = manifest_row(_plain(cells, columns, names), columns, f"{name}/{number}")
-            fields |= {"split": _split_of(fields, split), "images": _images(fields)}
-            fields.pop("image", None)
+            plain = _plain(cells, columns, names)
+            if is_conversation(columns):
+                said = {column: cell for column, cell in plain.items() if cell is not None}
+                fields = {"id": f"{name}/{number}", **fields_of(said)}
+            else:
+                fields = manifest_row(plain, columns, f"{name}/{number}")
+                fields["images"] = _images(fields)
+                fields.pop("image", None)
+            fields["split"] = _split_of(fields, split)
             sample = manifest_sample(labels.read(fields), root, f"{place}, row {number}")
             yield sample
     if not number:
         raise DataError(f"{place}: it has no rows.")
     labels.tell(place)
+
+
+def _columns(cells: Mapping[str, Any], named: Mapping[str, str]) -> dict[str, str]:
+    """The name of each column that means something; its own, where `cells` are a conversation. Errors: DataError."""
+    if not named and is_conversation(cells):
+        return {column: column for column in cells if column in USED}
+    return columns_of(cells, named)
 
 
 def _split_of(fields: Mapping[str, Any], split: str | None) -> str | None:

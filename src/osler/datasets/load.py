@@ -37,6 +37,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationE
 from pydantic.dataclasses import dataclass
 
 from osler.datasets import keeping, phantoms
+from osler.datasets.places import no_file, require_text
 from osler.datasets.problems import names_row, refuse
 from osler.datasets.samples import Samples
 from osler.errors import DataError, unknown
@@ -86,11 +87,10 @@ class DataSpec:
         if self.path is None:
             raise DataError(f"the data set {self.name!r} needs a file or a folder: write {self.name}:PATH.")
         path = Path(self.path)
-        if path.is_file():
-            return [path]
-        found = sorted(file for file in path.rglob(f"*{suffix}") if file.is_file())
+        require_text(path)
+        found = [path] if path.is_file() else sorted(file for file in path.rglob(f"*{suffix}") if file.is_file())
         if not found:
-            raise DataError.at(path, None, f"the folder holds no {suffix} file.", "Name the file, or the folder above it.")
+            raise no_file(path, suffix)
         return found
 
 
@@ -112,6 +112,7 @@ DATASETS: dict[str, str | Adapter] = {
     "hub": "osler.datasets.hub:read",
     "jsonl": "osler.datasets.jsonl:read",
     "medr1": "osler.datasets.medr1:read",
+    "medxpertqa": "osler.datasets.medxpertqa:read",
     "omnimedvqa": "osler.datasets.omnimedvqa:read",
     "pathvqa": "osler.datasets.pathvqa:read",
     "phantoms": draw,

@@ -3,7 +3,7 @@
 A file is one JSON array of {image, problem, solution}. Everything else is told from names: the modality or the question type
 and the split from the file (`X-Ray_test.json`, `Lesion Grading_train.json`), the source from the image's path
 (`Images/SOURCE/...`). The images are not part of it: without `?images=ROOT` the rows are read without them. ROOT is the
-folder that holds `Images`. A path can hold the answer, so it is only kept in `extra["path"]` and as the group.
+folder that holds `Images`, or that itself. A path can hold the answer, so it is only kept in `extra["path"]` and as the group.
 
 Every row is a choice and its gold a letter, as published, also where the options are yes and no. In a few rows two options
 differ by nothing but case, blanks or a full stop.
@@ -21,10 +21,15 @@ from pathlib import Path, PurePosixPath
 from pydantic import BaseModel, ConfigDict
 
 from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.places import above
 from osler.datasets.published import json_rows, split_problem
 from osler.errors import DataError
+from osler.progress import console
 from osler.schema import LETTERS, SPLITS, Kind, Sample
 from osler.taxonomy import Modality, QuestionType, modality_of, question_type_of
+
+AXES = ("modality", "question_type")
+"""The two folders of `Splits`: the same rows, split in two ways."""
 
 UNLABELLED = {"Chest CT Scan": Modality.CT}
 """The modality of a source, for rows whose file names none; the one published such row is a chest CT."""
@@ -51,16 +56,28 @@ class _Domain:
 
 def read(spec: DataSpec) -> Iterator[Sample]:
     """The samples of one split file, or of every one below a folder. Errors: DataError that names file and row."""
-    seen: dict[str, Path] = {}
-    for file in spec.files(".json"):
+    seen, root = dict[str, Path](), above(spec.images, "Images")
+    for file in _files(spec):
         if file.stem in seen:
             raise DataError.at(file, None, f"{seen[file.stem]} has the same name, so their ids clash.", "Load them apart.")
         seen[file.stem] = file
         domain = _domain(file)
         for number, value in enumerate(json_rows(file), 1):
             with at_row(file, number):
-                sample = _sample(f"{file.stem}/{number}", _Row.model_validate(value), domain, spec.images)
+                sample = _sample(f"{file.stem}/{number}", _Row.model_validate(value), domain, root)
                 yield replace(sample, origin=f"{file}, row {number}")
+
+
+def _files(spec: DataSpec) -> list[Path]:
+    """The file of `spec`, or those below its folder: of `Splits` alone, where it holds that. Tells where both axes are read."""
+    files, top = spec.files(".json"), Path(spec.path or "")
+    found = [file for file in files if "Splits" in file.relative_to(top).parts] or files
+    axes = sorted({part for file in found for part in file.relative_to(top).parts if part in AXES})
+    if len(axes) > 1:
+        said = f"{top} holds each row twice, split by {' and by '.join(axes)}: train rows of one are test rows of the other."
+        do = "Name one of the two folders to train or test on."
+        console.print(f"{said} {do}", markup=False, highlight=False, soft_wrap=True)
+    return found
 
 
 def _domain(file: Path) -> _Domain:

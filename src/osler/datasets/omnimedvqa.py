@@ -10,7 +10,8 @@ were not at hand: the fields are those that public programs read, the row above 
 
 A folder is the published one, or any below it: read are all JSON files of `QA_information/Open-access` (88,996 rows of 42
 sources, with images) and `QA_information/Restricted-access`, whose images are not part of it. ROOT of `?images=ROOT` is the
-folder that holds `Images`; without it the rows are read without images. A path can hold the answer, so it is only kept in
+folder that holds `Images`, or that itself; with it Restricted-access is left out of a folder, and told. Without it the rows
+are read without images. A path can hold the answer, so it is only kept in
 `extra["path"]` and as the group, which is the one that Med-R1's split files (osler.datasets.medr1) give the same image.
 
 Options that are absent or empty are none, so that there are two to four. The gold is a text and must be one of them; no row
@@ -27,13 +28,16 @@ from pydantic import BaseModel, ConfigDict
 
 from osler.datasets.golds import place_of_gold
 from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.places import above, tell_images
 from osler.datasets.published import Answer, json_rows
 from osler.errors import DataError
+from osler.progress import console
 from osler.schema import Kind, Sample, fold_text
 from osler.taxonomy import Modality, QuestionType, modality_of, question_type_of
 
 _OPTIONS = ("option_A", "option_B", "option_C", "option_D")
 _FOLDER = "QA_information"
+_OPEN, _RESTRICTED = "Open-access", "Restricted-access"
 
 
 class _Row(BaseModel):
@@ -54,10 +58,11 @@ class _Row(BaseModel):
 
 def read(spec: DataSpec) -> Iterator[Sample]:
     """The samples of one file, or of all below a folder. Errors: DataError that names file and row."""
+    root = _root(spec)
     for file in _files(spec):
         for number, value in enumerate(json_rows(file), 1):
             with at_row(file, number):
-                sample = _sample(_Row.model_validate(_named(value)), spec.images, f"{file}, row {number}")
+                sample = _sample(_Row.model_validate(_named(value)), root, f"{file}, row {number}")
                 yield sample
 
 
@@ -65,7 +70,21 @@ def _files(spec: DataSpec) -> list[Path]:
     """The file of `spec`, or the JSON files below its folder: those of `QA_information` alone, where it holds that."""
     files = spec.files(".json")
     root = Path(spec.path or "")
-    return [file for file in files if _FOLDER in file.relative_to(root).parts] or files
+    found = [file for file in files if _FOLDER in file.relative_to(root).parts] or files
+    shown = [file for file in found if _RESTRICTED not in file.relative_to(root).parts]
+    if spec.images is None or not shown or len(shown) == len(found):
+        return found
+    count = len(found) - len(shown)
+    said = f"{root}: left out {count} file{'s' * (count != 1)} of {_RESTRICTED}, whose images are not published."
+    console.print(f"{said} Without ?images=ROOT all are read.", markup=False, highlight=False, soft_wrap=True)
+    return shown
+
+
+def _root(spec: DataSpec) -> str | None:
+    """The folder that holds `Images`. Without `?images=ROOT` stderr says where it seems to be."""
+    if spec.images is None and (Path(spec.path or "") / "Images").is_dir():
+        tell_images(spec.name, spec.path, spec.path)
+    return above(spec.images, "Images")
 
 
 def _named(value: Any) -> Any:

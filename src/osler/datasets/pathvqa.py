@@ -10,10 +10,10 @@ This is the form that the authors made for LXMERT, a row an image: `pvqa_train.j
 Below a folder only files of these names are read: `pvqa_ans.json` lists answers. The authors' other form is pickled, which is
 never read; the hub's flaviagiammarino/path-vqa is read by its name.
 
-ROOT of `?images=ROOT` is the published folder `images`, which holds `train`, `val` and `test`, or one of these; without it
-rows are read without images, whose names, test_0001, are the group. An answer is a key of its label; where a label has
-several, each is right. Yes and no make a yes/no question, all else is open. No row states modality or question type. Some
-questions come twice for one image, now and then with an answer each.
+ROOT of `?images=ROOT` is the published folder `images`, which holds `train`, `val` and `test`, one of these, or a folder that
+holds it; without it rows are read without images, whose names, test_0001, are the group. An answer is a key of its label; where
+a label has several, each is right. Yes and no make a yes/no question, all else is open. No row states modality or question
+type. Some questions come twice for one image, now and then with an answer each.
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.places import image_root
 from osler.datasets.published import json_rows, named_files
 from osler.datasets.samples import kinds_of
 from osler.errors import DataError
@@ -44,11 +45,13 @@ class _Row(BaseModel):
 
 def read(spec: DataSpec) -> Iterator[Sample]:
     """The samples of one file of PathVQA, or of all below a folder. Errors: DataError that names file and row."""
-    for file in named_files(spec, FILES):
+    files = named_files(spec, FILES)
+    root = image_root(spec.name, spec.path, spec.images, ("images", "pvqa/images"))
+    for file in files:
         split = FILES.get(file.name)
         for number, value in enumerate(json_rows(file), 1):
             with at_row(file, number):
-                samples = _samples(_Row.model_validate(value), spec.images, split, f"{file}, row {number}")
+                samples = _samples(_Row.model_validate(value), root, split, f"{file}, row {number}")
                 yield from samples
 
 

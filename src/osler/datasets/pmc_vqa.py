@@ -15,9 +15,9 @@ those of the data card and of public programs that read them, and what is tested
 
 A file's name tells its split where it begins with that word, as test_clean.csv does and valve.csv does not, else the row's own
 `split` does. Below a folder the train and test files of one version are read; test_clean.csv only by its name. ROOT of
-`?images=ROOT` is the folder of the images; without it rows are read without. The group is the article, PMC1064097. Options and
-question lose outer blanks, options the letter of their place too. Other columns are kept in `extra`; the caption may hold the
-answer.
+`?images=ROOT` is their folder, or the one that holds it; without it rows have none. The group is the article, PMC1064097.
+Options and question lose outer blanks, options the letter of their place too. Other columns are kept in `extra`; the caption
+may hold the answer.
 
 Letter and text of the gold must agree. Some rows of version 1 are broken: ten letters of test.csv are a quotation mark, and
 others count 31 rows of train.csv whose options or gold do not fit. `read` stops at a row that tells no one option, while
@@ -30,6 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.places import image_root
 from osler.datasets.problems import refuse, refuse_as
 from osler.errors import DataError
 from osler.progress import console
@@ -37,6 +38,9 @@ from osler.schema import LETTERS, SPLITS, Kind, Sample, fold_text
 
 FILES = {"train.csv": 1, "test.csv": 1, "train_2.csv": 2, "test_2.csv": 2}
 """The files that are read below a folder, and their versions."""
+
+IMAGES = {1: ("images",), 2: ("figures", "images")}
+"""The folder of the images of each version, as published; the first that there is."""
 
 MOST_LEFT_OUT = 0.001
 """The share of a file's rows above which `read_usable` stops too; ours. 31 rows of train.csv are 0.0002."""
@@ -49,8 +53,10 @@ _ARTICLE = re.compile(r"PMC\d+")
 
 def read(spec: DataSpec) -> Iterator[Sample]:
     """The samples of one file, or of one version below a folder. Errors: DataError that names file and row."""
-    for file in _files(spec):
-        for found in _read(file, spec.images):
+    files = _files(spec)
+    root = _root(spec, files[0])
+    for file in files:
+        for found in _read(file, root):
             if isinstance(found, DataError):
                 do = "Put it right, or name pmc_vqa_usable, which leaves such rows out."
                 refuse_as(DataError(f"{found} {do}"), found)
@@ -60,9 +66,11 @@ def read(spec: DataSpec) -> Iterator[Sample]:
 
 def read_usable(spec: DataSpec) -> Iterator[Sample]:
     """As `read`, without broken rows; stderr says how many they were. Errors: DataError where they are many."""
-    for file in _files(spec):
+    files = _files(spec)
+    root = _root(spec, files[0])
+    for file in files:
         faults, usable = [], 0
-        for found in _read(file, spec.images):
+        for found in _read(file, root):
             if isinstance(found, DataError):
                 faults.append(found)
             else:
@@ -83,8 +91,16 @@ def _files(spec: DataSpec) -> list[Path]:
     found = [file for file in files if file.name in FILES]
     if len({FILES[file.name] for file in found}) == 1:
         return found
-    what = f"both versions, {', '.join(file.name for file in found)}" if found else f"none of {', '.join(FILES)}"
-    raise DataError.at(str(spec.path), None, f"the folder holds {what}.", "Name the file itself.")
+    if not found:
+        raise DataError.at(str(spec.path), None, f"the folder holds none of {', '.join(FILES)}.", "Name the file itself.")
+    do = f"Name one file, as {spec.name}:{found[0]}, or move those of one version to a folder of their own."
+    raise DataError.at(str(spec.path), None, f"the folder holds both versions, {', '.join(file.name for file in found)}.", do)
+
+
+def _root(spec: DataSpec, file: Path) -> str | None:
+    """The folder of the images that the rows of `file`, and of all of its version, name."""
+    version = 2 if file.stem.endswith("_2") else 1
+    return image_root(spec.name, spec.path, spec.images, IMAGES[version])
 
 
 def _read(file: Path, root: str | None) -> Iterator[Sample | DataError]:

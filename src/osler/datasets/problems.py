@@ -20,7 +20,7 @@ _MESSAGE = re.compile(r"(?P<where>.+?, row [0-9]+(?: \([^)]*\)|, question [0-9]+
 _FILE = re.compile(r"(?P<where>.+?): (?P<text>.*)", re.DOTALL)
 _TO_DO = (
     "Add Adjust Balance Call Check Choose Convert Copy Correct Crop Delete Did Download Drop Exactly Fill Give Ids Is It "
-    "Keep Leave Load Make Name Put Read Remove Rename Replace Save Say Scale Set Shorten Spell Take Use Write Each"
+    "Keep Leave Load Make Name Put Read Remove Rename Replace Save Say Scale Set Shorten Spell Take Unzip Use Write Each"
 )
 _DO = re.compile(rf"(?<=[.?!]) (?=(?:{'|'.join(_TO_DO.split())}) )")
 """Where, in a message, the sentences begin that say what to do."""

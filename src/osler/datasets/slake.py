@@ -8,10 +8,10 @@ Liu et al. 2021, arXiv:2102.09542; CC BY 4.0; the hub's BoKelvin/SLAKE. Read are
 or, on the hub, `validation.json` (2,099) and `test.json` (2,094). Below a folder only files of these names are read: those
 beside each image, and `test_open.csv` and `test_close.csv`, which repeat the English test rows, are not.
 
-ROOT of `?images=ROOT` is the published folder `imgs`; without it the rows are read without their images, whose paths are kept
-in `extra["path"]` and as the group. Each language alone is split by image; but the two languages are split differently, so
-that together they leak: 142 of the 180 test images are in train, in the other language. Kinds are told as for VQA-RAD, so that
-a Chinese yes or no is an open question with that gold. Rows of type KG ask what no image shows.
+ROOT of `?images=ROOT` is the published folder `imgs`, or the one that holds it; without it the rows are read without their
+images, whose paths are kept in `extra["path"]` and as the group. Each language alone is split by image; but the two languages
+are split differently, so that together they leak: 142 of the 180 test images are in train, in the other language. Kinds are
+told as for VQA-RAD, so that a Chinese yes or no is an open question with that gold. Rows of type KG ask what no image shows.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,10 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict
 
 from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.places import image_root
 from osler.datasets.published import Answer, json_rows, kind_of, named_files
 from osler.errors import DataError
+from osler.progress import console
 from osler.schema import Sample, fold_text
 from osler.taxonomy import Modality, QuestionType, modality_of, question_type_of
 
@@ -28,7 +30,7 @@ FILES = {"train.json": "train", "validate.json": "val", "validation.json": "val"
 """The published files and their splits; a file of another name has none."""
 
 UNANSWERED = 1622
-"""The qid of the one row that is published without an answer: kept, with an empty gold that no answer equals."""
+"""The qid of the one row that is published without an answer: kept, with an empty gold that no answer equals, and told."""
 
 
 class _Row(BaseModel):
@@ -50,11 +52,21 @@ class _Row(BaseModel):
 
 def read(spec: DataSpec) -> Iterator[Sample]:
     """The samples of one file of SLAKE, or of all below a folder. Errors: DataError that names file and row."""
-    for file in named_files(spec, FILES):
+    files = named_files(spec, FILES)
+    root = image_root(spec.name, spec.path, spec.images, ("imgs",))
+    for file in files:
         for number, value in enumerate(json_rows(file), 1):
             with at_row(file, number):
-                sample = _sample(_Row.model_validate(value), spec.images, FILES.get(file.name), f"{file}, row {number}")
+                sample = _sample(_Row.model_validate(value), root, FILES.get(file.name), f"{file}, row {number}")
+                if not fold_text(sample.golds[0]):
+                    _tell_unanswered(f"{file}, row {number}")
                 yield sample
+
+
+def _tell_unanswered(where: str) -> None:
+    said = f"{where}: it is published without an answer, and whatever is answered counts as wrong."
+    do = "data.max_problems=1 leaves it out of training; osler data check SPEC --write FILE.jsonl writes all other rows."
+    console.print(f"{said} {do}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _sample(row: _Row, root: str | None, split: str | None, origin: str) -> Sample:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from osler.datasets.embedded import keep_base64
+from osler.datasets.embedded import keep_base64, keep_bytes
 from osler.errors import DataError
 
 _ROLES = {"human": "user", "gpt": "assistant"}
@@ -77,7 +77,11 @@ def _unmarked(text: str) -> str:
 def _reference(image: Any, name: str) -> str:
     """The path of one image, or where it is kept. Errors: DataError."""
     if isinstance(image, dict):
-        image = image.get("path") or image.get("url") or image.get("bytes")
+        if found := image.get("bytes"):
+            return keep_bytes(found, name) if isinstance(found, bytes) else keep_base64(str(found), name)
+        image = next((image[key] for key in ("path", "url", "image") if image.get(key)), None)
+    if isinstance(image, bytes):
+        return keep_bytes(image, name)
     if not isinstance(image, str) or not image:
         raise DataError(f"{name} should be a path, not {str(image)[:60]!r}.")
     if image.startswith("data:"):

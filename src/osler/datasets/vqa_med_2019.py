@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.places import tell_images
 from osler.datasets.problems import refuse
 from osler.datasets.samples import kinds_of
 from osler.errors import DataError
@@ -65,6 +66,8 @@ FILES = {
 
 def read(spec: DataSpec) -> Iterator[Sample]:
     """The samples of one file, or of each split below a folder once. Errors: DataError that names file and row."""
+    if spec.images is None and any(_folder(Path(spec.path or ""), name).name == name for name in IMAGES.values()):
+        tell_images(spec.name, spec.path, spec.path)
     for file in _files(spec):
         form, unanswered = FILES[file.name], 0
         root = None if spec.images is None else _folder(Path(spec.images), IMAGES[form.split])

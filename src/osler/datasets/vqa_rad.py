@@ -4,13 +4,14 @@
      "question_type": "COUNT", "question": "How many gallstones are identified?", "phrase_type": "freeform"}
 
 Lau et al. 2018, doi:10.1038/sdata.2018.251; CC0; osf.io/89kps. Read are `trainset.json` (3,064 rows) and `testset.json` (451),
-or `VQA_RAD Dataset Public.json`, where the phrase type of a test row starts with `test_`. Below a folder only files of these
-names are read: its list of answers has no questions.
+or `VQA_RAD Dataset Public.json` (2,248 rows; 451 of test), where the phrase type of a test row starts with `test_`. Below a
+folder only files of these names are read: its list of answers has no questions.
 
-Without `?images=ROOT` the rows are read without their images, whose names are kept in `extra["path"]` and as the group: each
-image is of another patient. Every image of a test row is also one of train. No row states its modality. A closed question
-offers no options; one that wants neither yes nor no is open here, and `extra["answer_type"]` says that it was closed. Numbers
-among the answers become text; all else stays as published, tabs and outer blanks too.
+ROOT of `?images=ROOT` is the folder of the images, or the one that holds it. Without it the rows are read without their images,
+whose names are kept in `extra["path"]` and as the group: each image is of another patient. Every image of a test row is also
+one of train. No row states its modality. A closed question offers no options; one that wants neither yes nor no is open here,
+and `extra["answer_type"]` says that it was closed. Numbers among the answers become text; all else stays as published, tabs and
+outer blanks too.
 """
 
 from collections.abc import Iterator
@@ -20,13 +21,18 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.places import image_root
 from osler.datasets.published import Answer, json_rows, kind_of, named_files
 from osler.errors import DataError
 from osler.schema import Sample, fold_text
 from osler.taxonomy import QuestionType, question_type_of
 
-FILES = {"trainset.json": "train", "testset.json": "test", "VQA_RAD Dataset Public.json": None}
-"""The published files and their splits; None where the rows tell."""
+_PUBLIC = ("VQA_RAD Dataset Public.json", "VQA_RAD_Dataset_Public.json", "VQA_RAD%20Dataset%20Public.json")
+FILES = {"trainset.json": "train", "testset.json": "test", **dict.fromkeys(_PUBLIC)}
+"""The published files, one also as downloads name it, and their splits; None where the rows tell."""
+
+IMAGES = ("VQA_RAD Image Folder", "VQA_RAD_Image_Folder", "images")
+"""The folder of the images, as it is published and as others keep it."""
 
 
 class _Row(BaseModel):
@@ -69,12 +75,14 @@ def read_vqa_med(spec: DataSpec) -> Iterator[Sample]:
 
 
 def _read(spec: DataSpec, data_set: _DataSet) -> Iterator[Sample]:
-    for file in named_files(spec, FILES):
+    files = named_files(spec, FILES)
+    root = image_root(spec.name, spec.path, spec.images, IMAGES)
+    for file in files:
         rows = json_rows(file)
         split = FILES.get(file.name) or ("train" if any(map(_is_test, rows)) else None)
         for number, value in enumerate(rows, 1):
             with at_row(file, number):
-                sample = _sample(data_set.row.model_validate(value), data_set, file.stem, spec.images)
+                sample = _sample(data_set.row.model_validate(value), data_set, file.stem, root)
                 yield replace(sample, split="test" if _is_test(value) else split, origin=f"{file}, row {number}")
 
 

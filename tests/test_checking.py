@@ -2,6 +2,8 @@
 
 import json
 import os
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -509,3 +511,54 @@ def test_the_one_row_of_slake_without_an_answer_is_found(shared_data, asking):
     rows = json.loads((shared_data / "original" / "slake" / "train.json").read_text())
     place = next(n for n, row in enumerate(rows, 1) if row["qid"] == 1622)
     assert [(Path(one["file"]).name, one["row"]) for one in found["problems"]] == [("train.json", place)]
+
+
+# --- images ---
+
+
+def test_what_another_version_found_of_an_image_does_not_count(write, tmp_path, monkeypatch):
+    write()
+    known, file = Known(), str(tmp_path / "x.png")
+    monkeypatch.setattr(pictures, "FORMAT", "an earlier one")
+    monkeypatch.setattr(pictures, "picture", lambda reference: (1, 1))
+    before = Pictures(known)
+    assert before.found(before.ask(file)) == (1, 1)
+    monkeypatch.undo()
+    now = Pictures(known)
+    assert now.found(now.ask(file)) == (40, 30)
+    known.close()
+
+
+def test_a_process_that_is_ended_from_outside_is_an_error_that_says_so(write, tmp_path, monkeypatch):
+    class Ended:
+        def __init__(self, *_) -> None:
+            self.asked = 0
+
+        def submit(self, *_):
+            self.asked += 1
+            if self.asked > 1:
+                raise BrokenProcessPool("ended")
+            one = Future()
+            one.set_exception(BrokenProcessPool("ended"))
+            return one
+
+    write()
+    monkeypatch.setattr(pictures, "FEW", 0)
+    monkeypatch.setattr(pictures, "ProcessPoolExecutor", Ended)
+    asked = Pictures(Known())
+    key = asked.ask(str(tmp_path / "x.png"))
+    for ask in (lambda: asked.found(key), lambda: asked.ask(str(tmp_path / "y.png"))):
+        with pytest.raises(DataError, match=r"want of memory .*\. Make room"):
+            ask()
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"%PDF-1.7"], ids=["empty", "html", "pdf"])
+def test_what_stands_in_an_images_place_is_told_with_its_row_and_a_fix_of_its_own(write, tmp_path, asking, content):
+    (tmp_path / "other.png").write_bytes(content)
+    spec = write(ROW, {**ROW, "id": "b", "image": "other.png"})
+    (found,) = check_data(spec, asking).numbers["problems"]
+    assert (found["file"], found["row"]) == (str(tmp_path / "rows.jsonl"), 2)
+    kind = {b"": "empty", b"<": "a page of HTML", b"%": "a PDF document"}[content[:1]]
+    assert f"{tmp_path / 'other.png'}: the image" in found["what"]
+    assert kind in found["what"]
+    assert found["fix"].split()[0] in ("Replace", "Download", "Save")

@@ -998,3 +998,8 @@ def test_24_images_a_question_are_trained_on_and_evaluated(tmp_path, write):
     assert [row["step"] for row in run.rows("metrics")] == [1]
     found = pipeline.evaluate(f"run:{run.path}", settings["data"]["train"], out=tmp_path / "evaluated").rows("records")
     assert [len(row["sample"]["images"]) for row in found] == split["test"]
+
+
+def test_a_path_alone_is_told_how_to_be_written(tmp_path):
+    with pytest.raises(DataError, match=r"is a path. Say what it holds, NAME:.*, NAME being one of conversations, csv, "):
+        load_data(str(tmp_path))

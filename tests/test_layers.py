@@ -11,9 +11,9 @@ import pytest
 import osler
 
 LAYERS = (
-    "errors taxonomy stats memory agreement significance omnibus power averages selfconsistency classification overlap progress "
-    "rl.objective drawing.* reasoning.mentions",
-    "schema config recipe_files images bands",
+    "errors taxonomy stats memory agreement significance omnibus power averages selfconsistency classification overlap "
+    "progress rl.objective drawing.* reasoning.mentions",
+    "schema config recipe_files images image_files file_kinds grey_levels bands",
     "grading strategies wordings prompting reading runs datasets.* attackers floor fingerprints definitions leaks findings "
     "debiasing donors paraphrases options controls answer_texts reasoning.conclusions reasoning.unsupported "
     "rewards.answered comparing.marking comparing.medical_terms",

@@ -79,6 +79,11 @@ def pictures(tmp_path):
     Image.fromarray(noise(100, 120, 3)).quantize(16).save(folder / "palette.gif")
     Image.fromarray(noise(84, 112, 3)).save(folder / "fits.webp", lossless=True)
     Image.fromarray(noise(2, 390, 3)).save(folder / "narrow.png")
+    Image.fromarray(noise(100, 60)).save(folder / "side.tif", tiffinfo={274: 6})
+    Image.fromarray(np.dstack([noise(90, 70, 3), np.zeros((90, 70), np.uint8)])).save(folder / "clear.png")
+    Image.fromarray(rng.integers(31_744, 35_840, (60, 90), dtype=np.uint16)).save(folder / "offset.png")
+    Image.fromarray(noise(90, 70, 3)).save(folder / "frames.png", save_all=True, append_images=[Image.new("RGB", (70, 90))])
+    Image.fromarray(noise(90, 70, 3)).convert("CMYK").save(folder / "print.jpg")
     return folder, sorted(file.name for file in folder.iterdir())
 
 

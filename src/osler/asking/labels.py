@@ -21,7 +21,7 @@ from pathlib import Path
 
 from osler.asking.pictures import Pictures
 from osler.datasets.columns import NAMES, Labels, name_of, reads_absent, truth
-from osler.datasets.load import at_place
+from osler.datasets.rows import at_place
 from osler.datasets.samples import known_modality, known_question_type, known_split
 from osler.datasets.tables import Row, table_rows
 from osler.errors import DataError, unknown

@@ -7,8 +7,11 @@ import multiprocessing
 import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import suppress
+from concurrent.futures.process import BrokenProcessPool
 
+import PIL
+
+from osler import __version__
 from osler.checking.seen import Known, Said, key_of
 from osler.datasets.problems import problem_at
 from osler.drawing.canvas import SIZE_PX
@@ -19,8 +22,16 @@ from osler.images import MADE, MOST_ELONGATED, PHANTOM, open_image, underlying
 FEW = 48
 """Up to this many images are decoded in this process: to start others would take longer."""
 
+FORMAT = 2
+"""Changed when an image is opened otherwise, so that what earlier checks found of it does not count."""
+
 Found = tuple[int, int] | Said
 """Width and height in pixels; or what is wrong with an image, and what to do about it."""
+
+_ENDED = (
+    "a process that decodes images was ended from outside, for want of memory or as the script that started it does not keep "
+    'what it runs below if __name__ == "__main__". Make room, or put it there, and start again: what was found is kept.'
+)
 
 
 def picture(reference: str) -> Found:
@@ -31,17 +42,14 @@ def picture(reference: str) -> Found:
             return SIZE_PX, SIZE_PX
         width, height = open_image(reference).size
     except (DataError, ValueError) as error:  # the latter for a path that no file can have
-        return _said(reference, str(error))
+        return _said(str(error))
     if max(width, height) > MOST_ELONGATED * min(width, height):
-        return _said(reference, f"{reference} is {width} by {height} pixels, too narrow for the processor. Crop it.")
+        return _said(f"{reference} is {width} by {height} pixels, too narrow for the processor. Crop it.")
     return width, height
 
 
-def _said(reference: str, text: str) -> Said:
+def _said(text: str) -> Said:
     problem = problem_at(None, text)
-    with suppress(OSError):
-        if os.path.isfile(reference) and os.path.getsize(reference) == 0:
-            return f"{reference}: the image file is empty, it has no bytes.", problem.fix
     return problem.what, problem.fix
 
 
@@ -70,25 +78,31 @@ class Pictures:
 
     def ask(self, reference: str) -> bytes:
         """Begin to decode `reference`, unless that is known; the key to find it by."""
-        key = key_of(*stamp(reference))
+        key = key_of(__version__, PIL.__version__, FORMAT, *stamp(reference))
         if key not in self._waiting and self._known.image(key) is None:
             drawn = PHANTOM in reference
             self._asked += not drawn
             here = drawn or self._asked <= FEW
-            self._waiting[key] = picture(reference) if here else self._processes.submit(picture, reference)
+            self._waiting[key] = picture(reference) if here else self._submit(reference)
         return key
 
     def found(self, key: bytes) -> Found:
         """What was found of the image of `key`."""
         if key in self._waiting:
             one = self._waiting.pop(key)
-            found = one.result() if isinstance(one, Future) else one
+            found = _result(one) if isinstance(one, Future) else one
             self._known.keep_image(key, found)
             return found
         known = self._known.image(key)
         if known is None:
             raise LookupError("an image was not asked for")
         return known
+
+    def _submit(self, reference: str) -> Future[Found]:
+        try:
+            return self._processes.submit(picture, reference)
+        except BrokenProcessPool as error:
+            raise DataError(_ENDED) from error
 
     @property
     def _processes(self) -> ProcessPoolExecutor:
@@ -101,6 +115,13 @@ class Pictures:
         """End the processes; what was not begun is not done."""
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
+
+
+def _result(one: Future[Found]) -> Found:
+    try:
+        return one.result()
+    except BrokenProcessPool as error:
+        raise DataError(_ENDED) from error
 
 
 def sizes_of(found: Iterable[Found]) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from osler.grading import grader
 from osler.schema import Outcome, Sample, fold_text
 from osler.strategies import AnswerForm, Mixed, Strategy
 
-FORMAT = 1
+FORMAT = 2
 """Changed when a row is checked otherwise, so that what earlier checks found does not count."""
 
 _THOUGHT = "I see it."

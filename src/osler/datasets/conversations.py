@@ -37,9 +37,10 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from osler.datasets.columns import Labels
 from osler.datasets.jsonl import FIELDS, json_lines, manifest_sample
-from osler.datasets.load import DataSpec, at_row
+from osler.datasets.load import DataSpec
 from osler.datasets.published import Answer, json_rows
 from osler.datasets.questions import Question, lists_options, options_in, seems_chosen, told_place
+from osler.datasets.rows import at_row
 from osler.datasets.turns import MARK, Turn, question_and_images, turn_of
 from osler.errors import DataError
 from osler.schema import LETTERS, Sample, fold_text

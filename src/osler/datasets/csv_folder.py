@@ -16,7 +16,8 @@ from typing import Any
 
 from osler.datasets.columns import Labels, columns_of, manifest_row
 from osler.datasets.jsonl import manifest_sample
-from osler.datasets.load import DataSpec, at_place
+from osler.datasets.load import DataSpec
+from osler.datasets.rows import at_place
 from osler.datasets.tables import table_rows
 from osler.schema import Sample
 

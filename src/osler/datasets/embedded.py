@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from osler.errors import DataError
-from osler.images import format_of
+from osler.image_files import format_of
 
 MAX_BYTES = 64 * 2**20
 """The largest image file that is taken out of a data file; ours. A whole mammogram of 16 bits is about 50 MB."""

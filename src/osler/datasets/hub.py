@@ -29,7 +29,8 @@ from osler.datasets.columns import Labels, columns_of, manifest_row
 from osler.datasets.conversations import USED, fields_of, is_conversation
 from osler.datasets.embedded import keep_bytes
 from osler.datasets.jsonl import manifest_sample
-from osler.datasets.load import DataSpec, at_place
+from osler.datasets.load import DataSpec
+from osler.datasets.rows import at_place
 from osler.datasets.samples import SPLIT_NAMES
 from osler.errors import DataError, unknown
 from osler.progress import console

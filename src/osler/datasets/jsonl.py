@@ -21,8 +21,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.load import DataSpec
 from osler.datasets.problems import refuse
+from osler.datasets.rows import at_row, image_below
 from osler.datasets.samples import kinds_of, known_modality, known_question_type, known_split
 from osler.errors import DataError, unknown
 from osler.images import PHANTOM

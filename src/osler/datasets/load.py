@@ -22,7 +22,6 @@ A new data set is one file and one line in `DATASETS`. One that lives elsewhere 
 `package.module:function`, where the function takes the `DataSpec`, its paths found, and yields `Sample`s.
 """
 
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,7 +37,7 @@ from pydantic.dataclasses import dataclass
 
 from osler.datasets import keeping, phantoms
 from osler.datasets.places import no_file, require_text
-from osler.datasets.problems import names_row, refuse
+from osler.datasets.rows import in_words
 from osler.datasets.samples import Samples
 from osler.errors import DataError, unknown
 from osler.progress import console
@@ -190,6 +189,8 @@ def find_adapter(name: str) -> Adapter:
     if not isinstance(found, str):
         return found
     module, _, function = found.partition(":")
+    if os.path.exists(name):
+        raise DataError(f"{name} is a path. Say what it holds, NAME:{name}, NAME being one of {', '.join(sorted(DATASETS))}.")
     problem = f"{unknown('data set', module, DATASETS)} A function of your own is named package.module:function."
     if not ((own := _FUNCTION.fullmatch(found)) and own["name"] == found):
         raise DataError(problem)
@@ -202,35 +203,6 @@ def find_adapter(name: str) -> Adapter:
     if adapter is None:
         raise DataError(f"the module {module!r} has no function {function!r}. {problem}")
     return adapter
-
-
-def image_below(root: str | Path, image: str) -> str:
-    """The path of `image` below `root`. Errors: DataError where there is no such file."""
-    path = os.path.join(root, image)
-    if not os.path.isfile(path):
-        raise DataError(f"there is no image {path}. Name the folder that its path starts from: ?images=ROOT.")
-    return path
-
-
-@contextmanager
-def at_row(file: Path, number: int) -> Iterator[None]:
-    """Whatever is found wrong with a row inside the block becomes a DataError that names `file` and row `number`, from 1.
-
-    Yield its sample inside as well: where problems are collected (osler.datasets.problems) the block just ends there.
-    """
-    with at_place(f"{file}, row {number}"):
-        yield
-
-
-@contextmanager
-def at_place(where: str) -> Iterator[None]:
-    """Whatever is found wrong inside the block becomes a DataError that begins with `where`, a file or (as `at_row`) a row."""
-    try:
-        yield
-    except (DataError, ValidationError) as error:
-        if not names_row(where):
-            raise DataError(f"{where}: {_sentence(error)}") from error
-        refuse(where, _sentence(error), error)
 
 
 @contextmanager
@@ -251,19 +223,6 @@ def _require_words(spec: DataSpec) -> None:
     for key in ("where", "limit", "mark", "columns"):
         if getattr(spec, key) == {}:
             raise DataError(f"{key}: it is empty. Say something there, or leave {key} out.")
-
-
-def _sentence(error: DataError | ValidationError) -> str:
-    """What is wrong; the first thing where pydantic found several."""
-    if isinstance(error, DataError):
-        return str(error)
-    first = error.errors(include_url=False)[0]
-    if not first["loc"]:
-        return f"it is no JSON object: {first['msg']}."
-    field = f"the field {first['loc'][0]!r}"
-    if isinstance(first["input"], float) and not math.isfinite(first["input"]):
-        return f"{field}: it is NaN or infinite, and no value. Write one, or leave the row out."
-    return f"{field} is missing." if first["type"] == "missing" else f"{field}: {first['msg']}."
 
 
 def _mapping(text: str) -> dict[str, Any]:
@@ -289,7 +248,7 @@ def _checked(parts: dict[str, Any]) -> DataSpec:
     try:
         return DataSpec(**parts)
     except ValidationError as error:
-        raise DataError(f"the data spec {parts}: {_sentence(error)}") from error
+        raise DataError(f"the data spec {parts}: {in_words(error)}") from error
 
 
 def _seed(spec: str, text: str) -> int:

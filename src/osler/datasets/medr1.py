@@ -20,9 +20,10 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict
 
-from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.load import DataSpec
 from osler.datasets.places import above
 from osler.datasets.published import json_rows, split_problem
+from osler.datasets.rows import at_row, image_below
 from osler.errors import DataError
 from osler.progress import console
 from osler.schema import LETTERS, SPLITS, Kind, Sample

@@ -22,8 +22,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from osler.datasets.jsonl import json_lines
-from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.load import DataSpec
 from osler.datasets.places import image_root
+from osler.datasets.rows import at_row, image_below
 from osler.datasets.samples import SPLIT_NAMES
 from osler.errors import DataError
 from osler.schema import LETTERS, SPLITS, Kind, Sample, fold_text

@@ -27,9 +27,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from osler.datasets.golds import place_of_gold
-from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.load import DataSpec
 from osler.datasets.places import above, tell_images
 from osler.datasets.published import Answer, json_rows
+from osler.datasets.rows import at_row, image_below
 from osler.errors import DataError
 from osler.progress import console
 from osler.schema import Kind, Sample, fold_text

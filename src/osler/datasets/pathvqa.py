@@ -22,9 +22,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.load import DataSpec
 from osler.datasets.places import image_root
 from osler.datasets.published import json_rows, named_files
+from osler.datasets.rows import at_row, image_below
 from osler.datasets.samples import kinds_of
 from osler.errors import DataError
 from osler.schema import Sample, fold_text

@@ -29,9 +29,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.load import DataSpec
 from osler.datasets.places import image_root
 from osler.datasets.problems import refuse, refuse_as
+from osler.datasets.rows import at_row, image_below
 from osler.errors import DataError
 from osler.progress import console
 from osler.schema import LETTERS, SPLITS, Kind, Sample, fold_text

@@ -1,6 +1,6 @@
 """What is wrong with single rows: raised at the first one, or collected by who wants to know of all.
 
-An adapter reads a row, and yields it, inside of `osler.datasets.load.at_row`. What is wrong there is an error, unless somebody
+An adapter reads a row, and yields it, inside of `osler.datasets.rows.at_row`. What is wrong there is an error, unless somebody
 is `collecting`: then the problem is told, the row is left out, and the adapter goes on with the next one.
 """
 

@@ -32,10 +32,11 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
 
 from osler.datasets.jsonl import json_lines
-from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.load import DataSpec
 from osler.datasets.problems import refuse
 from osler.datasets.published import Answer, json_rows
 from osler.datasets.questions import told_place
+from osler.datasets.rows import at_row, image_below
 from osler.datasets.samples import kinds_of, known_modality, known_question_type, known_split
 from osler.errors import DataError
 from osler.schema import SPLITS, Sample, fold_text

@@ -18,9 +18,10 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
 
-from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.load import DataSpec
 from osler.datasets.places import image_root
 from osler.datasets.published import Answer, json_rows, kind_of, named_files
+from osler.datasets.rows import at_row, image_below
 from osler.errors import DataError
 from osler.progress import console
 from osler.schema import Sample, fold_text

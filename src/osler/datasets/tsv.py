@@ -27,8 +27,9 @@ from typing import Any
 from osler.datasets.columns import Labels
 from osler.datasets.embedded import keep_base64
 from osler.datasets.jsonl import manifest_sample
-from osler.datasets.load import DataSpec, at_place
+from osler.datasets.load import DataSpec
 from osler.datasets.questions import list_in, told_place
+from osler.datasets.rows import at_place
 from osler.datasets.samples import SPLIT_NAMES
 from osler.datasets.tables import table_rows
 from osler.errors import DataError

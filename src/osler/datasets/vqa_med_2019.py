@@ -22,9 +22,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.load import DataSpec
 from osler.datasets.places import tell_images
 from osler.datasets.problems import refuse
+from osler.datasets.rows import at_row, image_below
 from osler.datasets.samples import kinds_of
 from osler.errors import DataError
 from osler.progress import console

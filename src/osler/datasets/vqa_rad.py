@@ -20,9 +20,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from osler.datasets.load import DataSpec, at_row, image_below
+from osler.datasets.load import DataSpec
 from osler.datasets.places import image_root
 from osler.datasets.published import Answer, json_rows, kind_of, named_files
+from osler.datasets.rows import at_row, image_below
 from osler.errors import DataError
 from osler.schema import Sample, fold_text
 from osler.taxonomy import QuestionType, question_type_of

@@ -20,7 +20,7 @@ from osler.model.family import VLM
 ImageLike = str | Image
 """A reference (osler.images) or an image."""
 
-FORMAT = 1
+FORMAT = 2
 """Changed when what is in a file of features, or how an image is opened, changes."""
 
 

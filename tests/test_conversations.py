@@ -12,9 +12,9 @@ from trl.data_utils import prepare_multimodal_messages
 
 from osler.datasets.load import load_data
 from osler.datasets.questions import options_in
-from osler.errors import DataError
 from osler.schema import LETTERS, Kind, Sample
 from osler.taxonomy import Modality
+from row_files import failure
 
 CHOICE = "<image>Which organ is enlarged?\nA) Liver\nB) Spleen"
 
@@ -46,12 +46,6 @@ def write(tmp_path, monkeypatch):
         return tmp_path / name
 
     return rows_file
-
-
-def failure(spec) -> str:
-    with pytest.raises(DataError) as error:
-        load_data(spec)
-    return str(error.value)
 
 
 # --- forms ---

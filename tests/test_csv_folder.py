@@ -17,6 +17,7 @@ from osler.errors import DataError
 from osler.images import open_image
 from osler.schema import LETTERS, Kind, Sample
 from osler.taxonomy import Modality, QuestionType
+from row_files import failure
 
 ROW = {"id": "", "image": "x.png", "question": "Which organ is enlarged?", "A": "Liver", "B": "Spleen", "C": "", "answer": "B"}
 
@@ -37,12 +38,6 @@ def write(tmp_path):
         return tmp_path / name
 
     return rows_file
-
-
-def failure(spec) -> str:
-    with pytest.raises(DataError) as error:
-        load_data(spec)
-    return str(error.value)
 
 
 # --- rows ---

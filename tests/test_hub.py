@@ -15,6 +15,7 @@ from osler.errors import DataError
 from osler.images import open_image
 from osler.schema import Kind
 from osler.taxonomy import Modality
+from row_files import failure
 
 datasets = pytest.importorskip("datasets")
 datasets.disable_progress_bars()
@@ -60,12 +61,6 @@ def made(**columns):
     features |= {name: feature for name, (feature, _) in columns.items()}
     rows |= {name: values for name, (_, values) in columns.items()}
     return datasets.Dataset.from_dict(rows, features=datasets.Features(features))
-
-
-def failure(spec) -> str:
-    with pytest.raises(DataError) as error:
-        load_data(spec)
-    return str(error.value)
 
 
 # --- forms ---

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from osler.datasets.load import load_data
-from osler.errors import DataError
 from osler.schema import Kind, Sample
 from osler.taxonomy import QuestionType
+from row_files import failure
 
 TEXTS = {"A": 'Graves" disease', "B": "Iron deficiency", "C": "Sarcoidosis"}
 LISTED = "\nAnswer Choices: " + " ".join(f"({letter}) {text}" for letter, text in TEXTS.items())
@@ -37,12 +37,6 @@ def write(tmp_path):
         return file
 
     return rows_file
-
-
-def failure(spec) -> str:
-    with pytest.raises(DataError) as error:
-        load_data(spec)
-    return str(error.value)
 
 
 @pytest.mark.parametrize("form", [{}, HUB])

@@ -9,10 +9,10 @@ from PIL import Image
 
 from osler.datasets.golds import place_of_gold
 from osler.datasets.load import load_data
-from osler.errors import DataError
 from osler.images import open_image
 from osler.schema import Kind, Sample, fold_text
 from osler.taxonomy import Modality, QuestionType
+from row_files import ABSENT, failure, write_json
 
 ROW = {
     "dataset": "ACRIMA",
@@ -27,7 +27,6 @@ ROW = {
     "option_D": "CT",
     "modality_type": "Fundus Photography",
 }
-ABSENT = object()
 
 
 @pytest.fixture
@@ -35,25 +34,13 @@ def write(tmp_path):
     """Writes rows, each a valid one but for the given fields and its question_id its place, to a file; returns its path."""
 
     def rows_file(*rows, name="OmniMedVQA/QA_information/Open-access/ACRIMA.json"):
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps([_row(n, row) for n, row in enumerate(rows)], ensure_ascii=False), encoding="utf-8")
-        return file
+        return write_json(tmp_path / name, [_row(n, row) for n, row in enumerate(rows)])
 
     return rows_file
 
 
 def _row(number, fields):
-    if not isinstance(fields, dict):
-        return fields
-    row = ROW | {"question_id": f"ACRIMA_{number:04d}"} | fields
-    return {name: value for name, value in row.items() if value is not ABSENT}
-
-
-def failure(spec) -> str:
-    with pytest.raises(DataError) as error:
-        load_data(spec)
-    return str(error.value)
+    return ROW | {"question_id": f"ACRIMA_{number:04d}"} | fields if isinstance(fields, dict) else fields
 
 
 def test_every_field_of_a_row(write):

@@ -5,16 +5,15 @@ from PIL import Image
 
 from osler.datasets.load import load_data
 from osler.datasets.pathvqa import FILES
-from osler.errors import DataError
 from osler.images import open_image
 from osler.schema import Kind, Sample
+from row_files import ABSENT, failure
 
 ROW = {
     "img_id": "test_0001",
     "labelf": {"pvqa": [{"squamous cell carcinoma": 1}, {"yes": 1}]},
     "sentf": {"pvqa": ["What is seen?", "Is it a carcinoma?"]},
 }
-ABSENT = object()
 
 
 @pytest.fixture
@@ -40,12 +39,6 @@ def _row(number, fields):
 def of(labels, questions):
     """The fields of a row with these labels and questions."""
     return {"labelf": {"pvqa": labels}, "sentf": {"pvqa": questions}}
-
-
-def failure(spec) -> str:
-    with pytest.raises(DataError) as error:
-        load_data(spec)
-    return str(error.value)
 
 
 # --- the published files ---

@@ -11,10 +11,10 @@ from PIL import Image
 
 from osler.datasets.load import load_data
 from osler.datasets.pmc_vqa import FILES, MOST_LEFT_OUT
-from osler.errors import DataError
 from osler.images import open_image
 from osler.schema import Kind, Sample
 from osler.taxonomy import Modality, QuestionType
+from row_files import ABSENT, failure
 
 PMC, USABLE = "osler.datasets.pmc_vqa:read", "osler.datasets.pmc_vqa:read_usable"
 ONE = {
@@ -39,7 +39,6 @@ TWO = {
     "Answer": "B",
     "split": "test",
 }
-ABSENT = object()
 
 
 def as_csv(rows, columns) -> str:
@@ -62,12 +61,6 @@ def write(tmp_path):
         return file
 
     return rows_file
-
-
-def failure(spec) -> str:
-    with pytest.raises(DataError) as error:
-        load_data(spec)
-    return str(error.value)
 
 
 # --- rows ---

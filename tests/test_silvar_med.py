@@ -8,11 +8,11 @@ from PIL import Image
 from osler.datasets.dividing import drop_leaks
 from osler.datasets.load import load_data
 from osler.datasets.silvar_med import ALIASES, slake_name
-from osler.errors import DataError
 from osler.images import open_image
 from osler.leaks import found_leaks, read_rows, shared_images
 from osler.schema import Kind, Sample
 from osler.taxonomy import Modality, QuestionType
+from row_files import ABSENT, failure
 
 ROW = {
     "image": "xmlab102/source.jpg",
@@ -20,7 +20,6 @@ ROW = {
     "answer": "No",
     "rationale": "The left lower lung is denser than the right. No healthy lung looks like that.",
 }
-ABSENT = object()
 
 
 @pytest.fixture
@@ -42,12 +41,6 @@ def _row(fields):
     if not isinstance(fields, dict):
         return fields
     return {name: value for name, value in (ROW | fields).items() if value is not ABSENT}
-
-
-def failure(spec) -> str:
-    with pytest.raises(DataError) as error:
-        load_data(spec)
-    return str(error.value)
 
 
 @pytest.mark.parametrize("name", ["train.json", "train_866.jsonl"])

@@ -8,10 +8,10 @@ from PIL import Image
 
 from osler.datasets.load import load_data
 from osler.datasets.slake import FILES, UNANSWERED
-from osler.errors import DataError
 from osler.images import open_image
 from osler.schema import Kind, Sample
 from osler.taxonomy import Modality, QuestionType
+from row_files import ABSENT, failure, write_json
 
 SLAKE = "osler.datasets.slake:read"
 ROW = {
@@ -28,7 +28,6 @@ ROW = {
     "triple": ["vhead", "_", "_"],
     "qid": 0,
 }
-ABSENT = object()
 
 
 @pytest.fixture
@@ -36,24 +35,13 @@ def write(tmp_path):
     """Writes rows, each a valid one but for the given fields and its qid its place, to a file; returns its path."""
 
     def rows_file(*rows, name="train.json"):
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps([_row(n, row) for n, row in enumerate(rows)], ensure_ascii=False), encoding="utf-8")
-        return file
+        return write_json(tmp_path / name, [_row(n, row) for n, row in enumerate(rows)])
 
     return rows_file
 
 
 def _row(number, fields):
-    if not isinstance(fields, dict):
-        return fields
-    return {name: value for name, value in (ROW | {"qid": number} | fields).items() if value is not ABSENT}
-
-
-def failure(spec) -> str:
-    with pytest.raises(DataError) as error:
-        load_data(spec)
-    return str(error.value)
+    return ROW | {"qid": number} | fields if isinstance(fields, dict) else fields
 
 
 # --- the published files ---

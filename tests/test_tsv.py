@@ -19,6 +19,7 @@ from osler.errors import DataError
 from osler.images import open_image
 from osler.schema import Kind, Sample
 from osler.taxonomy import QuestionType
+from row_files import failure
 
 
 def picture(colour="red", kind="PNG", size=(9, 7)) -> bytes:
@@ -66,12 +67,6 @@ def write(tmp_path):
         return tmp_path / name
 
     return rows_file
-
-
-def failure(spec) -> str:
-    with pytest.raises(DataError) as error:
-        load_data(spec)
-    return str(error.value)
 
 
 def without(row: dict, *names) -> dict:

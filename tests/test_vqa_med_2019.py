@@ -9,10 +9,10 @@ from PIL import Image
 
 from osler.datasets.load import load_data
 from osler.datasets.vqa_med_2019 import CATEGORIES, FILES, IMAGES, accepted
-from osler.errors import DataError
 from osler.images import open_image
 from osler.schema import Kind, Sample
 from osler.taxonomy import QuestionType
+from row_files import failure
 
 MED = "vqa_med_2019"
 TEST, ANSWERED = "VQAMed2019_Test_Questions.txt", "VQAMed2019_Test_Questions_w_Ref_Answers.txt"
@@ -29,12 +29,6 @@ def write(tmp_path):
         return file
 
     return lines_file
-
-
-def failure(spec) -> str:
-    with pytest.raises(DataError) as error:
-        load_data(spec)
-    return str(error.value)
 
 
 # --- the published files ---

@@ -8,10 +8,10 @@ from PIL import Image
 
 from osler.datasets.load import load_data
 from osler.datasets.vqa_rad import FILES
-from osler.errors import DataError
 from osler.images import open_image
 from osler.schema import Kind, Sample
 from osler.taxonomy import Modality, QuestionType
+from row_files import ABSENT, failure, present, write_json
 
 RAD, MED = "osler.datasets.vqa_rad:read", "osler.datasets.vqa_rad:read_vqa_med"
 ROW = {
@@ -24,7 +24,6 @@ ROW = {
     "question": "Is it there?",
     "phrase_type": "freeform",
 }
-ABSENT = object()
 
 
 @pytest.fixture
@@ -32,24 +31,15 @@ def write(tmp_path):
     """Writes rows, numbered by their qid unless they have one, to a file of this name; returns its path."""
 
     def rows_file(*rows, name="trainset.json"):
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
         numbered = [{"qid": n} | row if isinstance(row, dict) else row for n, row in enumerate(rows, 1)]
-        file.write_text(json.dumps(numbered, ensure_ascii=False, indent=2), encoding="utf-8")
-        return file
+        return write_json(tmp_path / name, numbered)
 
     return rows_file
 
 
 def row(**fields):
     """A valid row but for `fields`; ABSENT takes a key away."""
-    return {name: value for name, value in ({**ROW, "qid": ABSENT} | fields).items() if value is not ABSENT}
-
-
-def failure(spec) -> str:
-    with pytest.raises(DataError) as error:
-        load_data(spec)
-    return str(error.value)
+    return present({**ROW, "qid": ABSENT} | fields)
 
 
 # --- the published files ---

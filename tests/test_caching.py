@@ -1,6 +1,8 @@
-"""`osler cache build | info | clear`: what is computed, found, refused, and never removed."""
+"""`osler cache build | info | clear`: what is computed, found, counted, refused, and never removed."""
 
+import io
 import json
+import os
 import subprocess
 import sys
 from itertools import chain
@@ -10,9 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+from osler.checking.seen import Known
 from osler.cli import app
 from osler.config import DataSettings, FeatureSettings
+from osler.datasets.embedded import keep_bytes
 from osler.datasets.splits import load_splits
+from osler.judging.cache import ScoreCache
+from osler.judging.replies import Reply
 from osler.model.feature_files import kept_in
 from osler.model.features import FeatureStore
 from osler.model.load import load_policy
@@ -160,6 +166,10 @@ def test_info_of_nothing_says_so(osler, tmp_path):
         "mb": 0.0,
         "limit_mb": 20480.0,
         "towers": [],
+        "kinds": [
+            {"kind": kind, "folder": str(tmp_path / "kept" / below), "entries": 0, "mb": 0.0}
+            for kind, below in (("features", ""), ("images", "images"), ("checked", "checked"), ("judge", "judge"))
+        ],
     }
     code, out, _ = osler("info")
     assert (code, "No vision features are kept." in out) == (0, True)
@@ -182,13 +192,15 @@ def test_info_lists_every_tower(osler, tmp_path):
 
 
 LIGHT = (
-    "import sys; from osler.caching import *; info(Path(sys.argv[1])); clear_all(Path(sys.argv[1])); print(sys.modules.keys())"
+    "import sys; from osler.caching import *; from osler.stores import *; info(Path(sys.argv[1])); stores(); "
+    "clear_store('judge'); clear_all(Path(sys.argv[1])); print(sys.modules.keys())"
 )
 
 
 def test_info_and_clear_load_no_torch(tmp_path):
     command = [sys.executable, "-c", LIGHT, made(tmp_path).parent]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    environment = {**os.environ, "OSLER_CACHE": str(tmp_path / "none")}
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert "'osler.caching'" in found.stdout
     assert "'torch'" not in found.stdout
     assert list(tmp_path.iterdir()) == []
@@ -203,7 +215,7 @@ def test_clear_removes_what_a_build_left(osler, tmp_path):
     code, out, _ = osler("clear", "--json")
     assert (code, json.loads(out)) == (
         0,
-        {"folder": str(tmp_path / "kept"), "images": len(IMAGES), "mb": round(size / 2**20, 2), "left": []},
+        {"folder": str(tmp_path / "kept"), "images": len(IMAGES), "mb": round(size / 2**20, 2), "left": [], "kinds": []},
     )
     assert list((tmp_path / "kept").iterdir()) == []
     code, out, _ = osler("clear")
@@ -274,3 +286,117 @@ def test_a_file_that_cannot_be_removed_is_named(refused, tmp_path, monkeypatch):
     said = refused("clear", "--folder", tmp_path / "other")
     assert said.startswith(f"{folder / IMAGE}.safetensors cannot be removed (Read-only file system)")
     assert (folder / "about.json").exists()  # by which the rest is known to be the cache's the next time
+
+
+# --- the other kinds ---
+
+
+def shade(value):
+    """A PNG of one grey."""
+    stream = io.BytesIO()
+    Image.new("L", (4, 4), value).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def filled(osler, tmp_path):
+    """A cache with something of each kind: ALL."""
+    made(tmp_path / "kept")
+    for value in (0, 100, 200):
+        keep_bytes(shade(value))
+    known = Known()
+    known.keep_row(b"a", [])
+    known.keep_row(b"b", [("wrong", "fix")])
+    known.keep_image(b"c", (4, 4))
+    known.close()
+    for key in ("a", "b"):
+        ScoreCache().keep(key, Reply(correct=1, sound=1, why="so"))
+    return tmp_path / "kept"
+
+
+def entries(osler):
+    return {one["kind"]: one["entries"] for one in json.loads(osler("info", "--json")[1])["kinds"]}
+
+
+ALL = {"features": 1, "images": 3, "checked": 3, "judge": 2}
+
+
+def test_every_kind_is_listed_with_its_size(osler, filled):
+    assert entries(osler) == ALL
+    by_kind = {one["kind"]: one for one in json.loads(osler("info", "--json")[1])["kinds"]}
+    for kind, below in (("images", "images"), ("checked", "checked"), ("judge", "judge")):
+        size = sum(file.stat().st_size for file in (filled / below).rglob("*") if file.is_file())
+        assert (by_kind[kind]["mb"], by_kind[kind]["folder"]) == (round(size / 2**20, 2), str(filled / below))
+    code, out, _ = osler("info")
+    assert code == 0
+    assert all(kind in out for kind in ALL)
+
+
+def test_without_a_kind_features_alone_are_cleared_and_the_rest_is_named(osler, filled):
+    code, out, _ = osler("clear")
+    assert code == 0
+    assert "Kept as well: images (3 entries" in out
+    assert "judge (2 entries" in out
+    assert entries(osler) == {**ALL, "features": 0}
+
+
+@pytest.mark.parametrize(
+    "kinds", [("images",), ("checked",), ("judge",), ("features", "checked"), ("images", "judge", "images")]
+)
+def test_a_kind_that_is_named_is_cleared_and_no_other(osler, filled, kinds):
+    code, out, _ = osler("clear", *kinds, "--json")
+    cleared = json.loads(out)
+    assert code == 0
+    assert {one["kind"]: one["entries"] for one in cleared["kinds"]} == {
+        kind: ALL[kind] for kind in kinds if kind != "features"
+    }
+    assert ("images" in cleared) == ("features" in kinds)
+    assert entries(osler) == {kind: 0 if kind in kinds else count for kind, count in ALL.items()}
+    assert osler("clear", *kinds)[0] == 0
+
+
+def test_what_osler_did_not_make_stays(osler, filled):
+    shelf = next(path for path in (filled / "images").iterdir() if path.is_dir())
+    elsewhere = filled.parent / "elsewhere"
+    elsewhere.mkdir()
+    (filled / "images" / "zz").mkdir()
+    mine = [
+        shelf / "notes.txt",
+        shelf / f"{IMAGE}.png.bak",
+        filled / "images" / f"{IMAGE}.png",
+        filled / "images" / "zz" / f"{IMAGE}.png",
+        filled / "judge" / "notes.txt",
+        filled / "checked" / "my.sqlite",
+        elsewhere / f"{IMAGE}.png",
+    ]
+    for file in mine:
+        file.write_text("mine")
+    part = shelf / f"{IMAGE}.png.0123abcd.part"
+    part.write_text("cut off")
+    free = next(name for name in ("00", "01", "02", "03") if not (filled / "images" / name).exists())
+    (filled / "images" / free).symlink_to(elsewhere)
+    assert osler("clear", "images", "checked", "judge")[0] == 0
+    assert all(file.read_text() == "mine" for file in mine)
+    assert not part.exists()
+    assert {kind: count for kind, count in entries(osler).items() if kind != "features"} == dict.fromkeys(list(ALL)[1:], 0)
+
+
+def test_a_damaged_kind_is_listed_and_can_be_cleared(osler, filled):
+    (filled / "judge" / "scores.sqlite").write_bytes(b"no database " * 100)
+    assert entries(osler)["judge"] is None
+    assert "judge (? entries" in osler("clear")[1]
+    assert osler("clear", "judge")[0] == 0
+    assert entries(osler)["judge"] == 0
+    assert ScoreCache().find("a") is None
+
+
+def test_kinds_that_cannot_be_cleared(osler, filled):
+    for arguments, message in (
+        (("judges",), "unknown kind of cache 'judges'. Did you mean 'judge'?"),
+        (("all",), "unknown kind of cache 'all'"),
+        (("judge", "--folder", filled), "--folder is of features alone"),
+    ):
+        code, out, err = osler("clear", *arguments)
+        assert (code, out) == (2, "")
+        assert message in " ".join(err.split())
+    assert entries(osler) == ALL

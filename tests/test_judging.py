@@ -22,6 +22,7 @@ from osler.judging.cache import ScoreCache, scores_folder
 from osler.judging.client import Judge, Settings
 from osler.judging.prompts import Item
 from osler.judging.replies import REASONS, Reply
+from osler.judging.server import Server
 from osler.model.endpoint import Endpoint
 from osler.runs import Run, read_json
 from osler.schema import Outcome, Parsed, Record, Sample, Verdict
@@ -634,7 +635,7 @@ def test_a_server_that_names_its_models_by_the_key_is_not_quoted():
 
 
 def test_a_server_that_drips_is_given_up(score, monkeypatch):
-    monkeypatch.setattr(Judge, "_longest_s", property(lambda judge: 0.5))
+    monkeypatch.setattr(Server, "longest_s", property(lambda server: 0.5))
     with judging(lambda request, number: time.sleep(5)) as server:
         started = time.monotonic()
         (found,) = score(server, items(1))

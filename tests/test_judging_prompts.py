@@ -208,7 +208,6 @@ def test_a_reply_in_form_is_read(text):
         f"{WON} {WON}",
         f"Here you are: {WON}",
         f"{WON}\nHope that helps!",
-        f"<think>hm</think>{WON}",
         f"```json\n{WON}\n```\n```json\n{WON}\n```",
         '{"correct": 1, "sound": 1}',
         '{"correct": 1, "sound": 1, "why": null}',

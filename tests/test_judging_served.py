@@ -1,6 +1,8 @@
 """`transformers serve` as a judge: a real server of tiny text models, offline, from the check to the judgement."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -36,10 +38,10 @@ def free_port():
 
 @contextmanager
 def serving(folder):
-    """The process and its URL; its hub cache is empty, and it may not reach the hub."""
+    """The process and its URL; in its hub cache is what `in_cache` put there, and it may not reach the hub."""
     pytest.importorskip("fastapi")
     port, home = free_port(), folder / "hub"
-    (home / "hub").mkdir(parents=True)
+    (home / "hub").mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     environment = {name: value for name, value in environment.items() if not name.startswith("HF_HUB_CACHE")}
     command = [str(Path(sys.executable).parent / "transformers"), "serve", "--host", "127.0.0.1", "--port", str(port)]
@@ -53,6 +55,15 @@ def serving(folder):
             process.wait()
 
 
+def in_cache(folder, name, content):
+    """Lay the model in `content` into the hub cache below `folder`, under `name`."""
+    kept = folder / "hub" / "hub" / f"models--{name.replace('/', '--')}"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "blobs").mkdir()
+    (kept / "refs" / "main").write_text("abc")
+    shutil.copytree(content, kept / "snapshots" / "abc")
+
+
 def wait_for(process, port, log):
     ends = time.monotonic() + PATIENCE_S
     while time.monotonic() < ends and process.poll() is None:
@@ -62,6 +73,24 @@ def wait_for(process, port, log):
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)
     pytest.fail(f"transformers serve did not come up:\n{log.read_text()[-2000:]}")
+
+
+def test_a_folder_is_served_beside_the_models_of_the_hubs_cache(tmp_path):
+    save_talking(tmp_path / "talking")
+    in_cache(tmp_path, "lab/other", tmp_path / "talking")
+    quick, cache = Settings(max_tokens=20, retries=0), ScoreCache(tmp_path / "cache")
+    with serving(tmp_path) as (_, url):
+        with urllib.request.urlopen(f"{url}/models") as listed:
+            assert [one["id"] for one in json.load(listed)["data"]] == ["lab/other"]
+        for name in (tmp_path / "talking", "lab/other"):
+            with judge_of(f"openai:{url}#{name}", quick, cache) as judge:
+                judge.check()
+                assert [(one.correct, one.unscored) for one in judge.score(items(2))] == [(1, None)] * 2
+        for name in (tmp_path / "nowhere", "lab/othre"):
+            with judge_of(f"openai:{url}#{name}", quick, cache) as judge, pytest.raises(ModelError) as caught:
+                judge.check()
+            assert f"unknown model '{name}'" in str(caught.value)
+            assert "Known: lab/other. Asked for it all the same, it gave HTTP 500." in str(caught.value)
 
 
 def items(count):

@@ -18,11 +18,11 @@ LAYERS = (
     "debiasing donors paraphrases options controls answer_texts reasoning.conclusions reasoning.unsupported "
     "rewards.answered comparing.marking comparing.medical_terms",
     "rewards.* judging.* model.* reasoning.* looking shortcuts repeated summary slices contrasts differences matrix auditing",
-    "rl.* baselines.* training.* evaluation trial policies planning lineage resuming judging.trained "
+    "rl.* baselines.* training.* evaluation trial policies planning lineage provenance resuming judging.trained "
     "judging.assessment comparing.*",
     "report measures comparing.page rating.* checking.* asking.* "
-    "charts heatmaps examples exporting doctor interop inspect_logs check bench.*",
-    "pipeline chains caching quickstart study.* preparing.* rationales.* serve",
+    "charts heatmaps examples exporting.* doctor interop inspect_logs check bench.*",
+    "pipeline chains caching stores quickstart study.* preparing.* rationales.* serve",
     "cli.* __main__",
 )
 """Every module below `osler.`, the lowest layer first; `package.*` stands for what is not named by itself."""

@@ -204,8 +204,10 @@ def test_osler_judge_without_a_judge(run, models):
         "answer: 1, thought: 2, rationale: 3, keywords: 2",
     ):
         assert said in shown.output
-    printed = osler_judge(path, "--embedder", models[0], "--json")
+    printed = osler_judge(path, "--embedder", models[0], "--out", path.parent / "elsewhere", "--json")
     assert json.loads(printed.stdout)["texts"]["bertscore"] is None
+    printed = osler_judge(path, "--embedder", models[0], "--json")
+    assert json.loads(printed.stdout)["texts"] == kept["texts"], "what was asked for before stays"
 
 
 def test_osler_judge_needs_somebody_who_judges(run):

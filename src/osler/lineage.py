@@ -13,6 +13,7 @@ from osler.floor import Floor, Floors
 from osler.model.adapters import split_step, weights_of
 from osler.model.endpoint import ENDPOINT, parse_endpoint
 from osler.model.load import TINY
+from osler.provenance import floor_beside, provenance_of
 from osler.runs import Run, read_json, write_json
 from osler.schema import Sample
 
@@ -36,10 +37,10 @@ def keep_floor(run: Run, samples: Iterable[Sample], init: str | None) -> None:
 def floor_of(model: str) -> Floors | None:
     """The blind attackers of the rows that `model` was trained on, stage by stage; None where osler did not train it.
 
-    Errors: RunError where the run has none.
+    An export has those that were left beside it. Errors: RunError where the run has none.
     """
     if not model.startswith("run:"):
-        return None
+        return floor_beside(model)
     file = _run_of(model).path / "floor.json"
     if not file.is_file():
         raise RunError(f"{file} is missing: the run was cut off at its beginning. Train it again.")
@@ -52,15 +53,20 @@ def floor_of(model: str) -> Floors | None:
 def start_of(recipe: Recipe) -> list[dict[str, Any]]:
     """What `recipe` starts from, the checkpoint first and then every run that was trained on the way, each with its hash."""
     if recipe.init is None:
-        return [{"model": recipe.model, "sha256": model_hash(recipe.model)}]
+        exported = provenance_of(recipe.model)
+        judges = {"judges": exported.judges} if exported else {}  # kept here, as an export may be gone one day
+        return [{"model": recipe.model, "sha256": model_hash(recipe.model), **judges}]
     before = _run_of(recipe.init).manifest["start"]
     return [*before, {"model": recipe.init, "sha256": model_hash(recipe.init)}]
 
 
 def training_of(model: str) -> dict[str, Any] | None:
     """What `model` was trained on, as its run recorded it; None for a model that osler did not train."""
-    found: dict[str, Any] | None = _run_of(model).manifest["trained_on"] if model.startswith("run:") else None
-    return found
+    if model.startswith("run:"):
+        found: dict[str, Any] = _run_of(model).manifest["trained_on"]
+        return found
+    exported = provenance_of(model)
+    return exported.trained_on if exported else None
 
 
 def twin_of(model: str) -> str | None:
@@ -76,7 +82,7 @@ def check_twin(model: str) -> None:
 
     Errors: RunError.
     """
-    recipe = recipe_of(model)
+    recipe = recipe_of(model) if model.startswith("run:") else None
     if recipe and _run_of(model).manifest.get("blind"):
         raise RunError(f"{model} is a blind twin: it is evaluated with the run that it belongs to. Name that run.")
     if recipe is None or not recipe.controls.blind_twin:
@@ -108,18 +114,24 @@ def model_hash(model: str) -> str | None:
 
 def recipe_of(model: str) -> Recipe | None:
     """The recipe that trained `model`; None for a model that osler did not train."""
-    return Recipe.model_validate(_run_of(model).manifest["recipe"]) if model.startswith("run:") else None
+    if model.startswith("run:"):
+        return Recipe.model_validate(_run_of(model).manifest["recipe"])
+    exported = provenance_of(model)
+    return Recipe.model_validate(exported.recipe) if exported else None
 
 
 def judges_of(model: str) -> list[str]:
     """The judges on whose scores `model`, or a run that it goes back to, was trained; none of a model that osler did not."""
+    if exported := provenance_of(model):
+        return exported.judges
     run = _run_around(model)
     if run is None:
         return []
-    starts = [str(one["model"]) for one in run.manifest.get("start") or []]
+    kept = run.manifest.get("start") or []
+    starts, before = [str(one["model"]) for one in kept], [judge for one in kept for judge in one.get("judges", ())]
     recipes = [_run_of(start).manifest["recipe"] for start in starts if start.startswith("run:")]
     asked = [recipe.get("judge") for recipe in (*recipes, run.manifest["recipe"]) if recipe.get("method", "grpo") == "grpo"]
-    return list(dict.fromkeys(judge["model"] for judge in asked if judge))
+    return list(dict.fromkeys([*before, *(judge["model"] for judge in asked if judge)]))
 
 
 def _run_around(model: str) -> Run | None:

@@ -106,11 +106,12 @@ def selected(recipe: Recipe, splits: Splits) -> tuple[Splits, dict[str, Any]]:
 
 def _blind_start(recipe: Recipe) -> str | None:
     """What the blind twin of `recipe` starts from: the blind twin of its start. Errors: RecipeError where that has none."""
-    from osler.lineage import twin_of
+    from osler.lineage import training_of, twin_of
 
-    start = twin_of(recipe.init) if recipe.init and recipe.controls.blind_twin else None
-    if recipe.init and recipe.controls.blind_twin and start is None:
-        raise RecipeError(f"controls.blind_twin: {recipe.init} has seen images and has no blind twin to start from. "
+    seen = recipe.init or (recipe.model if training_of(recipe.model) else None)  # an export has seen images as its run has
+    start = twin_of(seen) if seen and recipe.controls.blind_twin else None
+    if seen and recipe.controls.blind_twin and start is None:
+        raise RecipeError(f"controls.blind_twin: {seen} has seen images and has no blind twin to start from. "
                           "Train it with controls.blind_twin as well.")  # fmt: skip
     return start
 
@@ -122,7 +123,7 @@ def _train(recipe: Recipe, path: Path, splits: Splits, resume: bool, given: Samp
     from osler.model.family import set_threads
     from osler.model.load import load_policy
 
-    data = trained_on(splits.train, recipe.init)
+    data = trained_on(splits.train, recipe.init or recipe.model)
     begun = cut_off(path, recipe, data) if resume and (path / "manifest.json").exists() else None
     if begun and begun.manifest["state"] == "done":
         return begun
@@ -135,7 +136,7 @@ def _train(recipe: Recipe, path: Path, splits: Splits, resume: bool, given: Samp
     earlier = sum(row["step_time"] for row in begun.rows("metrics")) if begun else 0.0
     earlier += sum(row["seconds"] for row in begun.rows("pass_rates")) if begun else 0.0
     run = begun or Run.create(path, "train", recipe=recipe.model_dump(mode="json"), **facts)
-    keep_floor(run, given, recipe.init)
+    keep_floor(run, given, recipe.init or recipe.model)
     with run.recording():
         trainer = trainer or _trainer(recipe, vlm, _solvable(recipe, vlm, splits, run), begun)
         with peak_memory(vlm.device.type) as memory:
@@ -206,7 +207,7 @@ def evaluate(
     path = Path(out or default_path("eval")) if resume else require_free(out or default_path("eval"))
     samples = load_part(data, split)
 
-    from osler.lineage import recipe_of
+    from osler.lineage import floor_of, recipe_of
 
     check_model(model, with_images=any(sample.images for sample in samples))
     recipe = recipe_of(model)
@@ -214,7 +215,7 @@ def evaluate(
         raise DataError(f"{data!r} has no splits, and {model} was trained on it: an accuracy there would be no test. "
                         "Give other rows, or say --split train.")  # fmt: skip
     verify_images(samples)
-    seen = None if recipe else _floor_of_data(data, split, train)
+    seen = None if floor_of(model) else _floor_of_data(data, split, train)
     return evaluate_rows(model, samples, trial, path, {"spec": data, "split": split}, seen=seen, resume=resume)
 
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 def check_model(model: str, with_images: bool) -> None:
     """Errors: any OslerError where `model` cannot be evaluated: its files, its blind twin, or the server that it is behind."""
+    from osler.judging.server import check_endpoint
     from osler.lineage import check_twin
-    from osler.model.endpoint import ENDPOINT, check_endpoint, parse_endpoint
+    from osler.model.endpoint import ENDPOINT, parse_endpoint
     from osler.model.preflight import check_policy
 
     if model.startswith(ENDPOINT):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from osler import __version__
-from osler.cli import audit, cache, comparing, data, judging, matrix, measuring, rating, runs, studies
+from osler.cli import audit, cache, comparing, data, exporting, judging, matrix, measuring, rating, runs, studies
 from osler.errors import OslerError
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ app.command()(studies.study)
 app.command()(runs.score)
 app.command()(matrix.matrix)
 app.command()(runs.report)
+app.command()(exporting.export)
 app.command()(comparing.compare)
 app.command()(judging.judge)
 app.command("inspect-log")(runs.export)

@@ -1,15 +1,15 @@
-"""`osler cache`: vision features on disk."""
+"""`osler cache`: what is kept on disk between runs, above all vision features."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from osler.cli.output import Json, calm, print_json, print_table
 
-cache_app = typer.Typer(no_args_is_help=True, help="Vision features that are kept, so that an image is computed once.")
+cache_app = typer.Typer(no_args_is_help=True, help="What is kept, so that it is computed, checked or paid for once.")
 
-CacheFolder = Annotated[Path | None, typer.Option(help="Default: OSLER_CACHE, else ~/.cache/osler/features.")]
+CacheFolder = Annotated[Path | None, typer.Option(help="Of features. Default: OSLER_CACHE, else ~/.cache/osler/features.")]
 
 
 @cache_app.command("build")
@@ -38,10 +38,11 @@ def cache_build(
 
 @cache_app.command("info")
 def cache_info(folder: CacheFolder = None, as_json: Json = False) -> None:
-    """What is kept, of which models, and how much of the disk it takes."""
+    """What is kept of each kind, features of which models, and how much of the disk it takes."""
     from osler import caching
+    from osler.stores import stores
 
-    found = caching.info(folder)
+    found = {**caching.info(folder), "kinds": [one.to_json() for one in stores(folder)]}
     if as_json:
         print_json(found)
         return
@@ -50,20 +51,67 @@ def cache_info(folder: CacheFolder = None, as_json: Json = False) -> None:
         print_table("Vision features", columns, [[str(one[column]) for column in columns] for one in found["towers"]])
     else:
         typer.echo("No vision features are kept.")
+    _print_kinds("Kept on disk", found["kinds"])
     typer.echo(
         f"{found['mb']:g} of {found['limit_mb']:g} MB (features.disk_gb, where a recipe says nothing) in {found['folder']}"
     )
 
 
 @cache_app.command("clear")
-def cache_clear(folder: CacheFolder = None, as_json: Json = False) -> None:
-    """Remove every kept feature, and nothing that the cache did not make."""
+def cache_clear(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KIND]...", help="features, images, checked, judge (what judges said, and was paid for)."),
+    ] = None,
+    folder: CacheFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Remove what is kept of each KIND, features if none is named, and nothing that osler did not make."""
     from osler import caching
+    from osler.stores import clear_store
 
-    cleared = caching.clear_all(folder)
+    wanted = _wanted(kinds, folder)
+    found: dict[str, Any] = caching.clear_all(folder) if "features" in wanted else {}
+    cleared = [clear_store(kind).to_json() for kind in wanted if kind != "features"]
     if as_json:
-        print_json(cleared)
+        print_json({**found, "kinds": cleared})
         return
-    typer.echo(f"{cleared['mb']:g} MB freed, {cleared['images']} images, in {cleared['folder']}")
-    for path in cleared["left"]:
-        typer.echo(f"{path} is left, as it holds files that the cache did not make.")
+    if found:
+        typer.echo(f"{found['mb']:g} MB freed, {found['images']} images, in {found['folder']}")
+        for path in found["left"]:
+            typer.echo(f"{path} is left, as it holds files that the cache did not make.")
+    if cleared:
+        _print_kinds("Removed", cleared)
+    if not kinds:
+        _tell_of_others()
+
+
+def _wanted(kinds: list[str] | None, folder: Path | None) -> list[str]:
+    """The kinds to clear, each once. Errors: RecipeError."""
+    from osler.errors import RecipeError, unknown
+    from osler.stores import KINDS
+
+    wanted = list(dict.fromkeys(kinds or ["features"]))
+    for kind in wanted:
+        if kind not in KINDS:
+            raise RecipeError(f"{unknown('kind of cache', kind, KINDS)} A folder of features is named with --folder.")
+    if folder is not None and wanted != ["features"]:
+        raise RecipeError("--folder is of features alone: the other kinds lie in OSLER_CACHE, else in ~/.cache/osler.")
+    return wanted
+
+
+def _tell_of_others() -> None:
+    """Say what else is kept, as it was not named."""
+    from osler.stores import KINDS, store
+
+    left = [one for one in map(store, KINDS[1:]) if one.mb or one.entries != 0]
+    if left:
+        kept = ", ".join(f"{one.kind} ({'?' if one.entries is None else one.entries} entries, {one.mb:g} MB)" for one in left)
+        typer.echo(f"Kept as well: {kept}. Name a kind to remove it.")
+
+
+def _print_kinds(title: str, kinds: list[dict[str, Any]]) -> None:
+    rows = [
+        [one["kind"], "?" if one["entries"] is None else str(one["entries"]), str(one["mb"]), one["folder"]] for one in kinds
+    ]
+    print_table(title, ("kind", "entries", "mb", "folder"), rows)

@@ -10,10 +10,10 @@ Only a Qwen2-VL and a server see images; the scripted expert knows them.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from osler.errors import RecipeError, unknown
+from osler.judging.names import same_name
 from osler.judging.prompts import Item
 from osler.judging.replies import Judgement
 
@@ -129,13 +129,4 @@ def same_judge(one: str, other: str) -> bool:
     first, second = parse_judge(one), parse_judge(other)
     if first == second or not (first.model and second.model):
         return first == second
-    owners, names = zip(*(_owner_and_name(each.model) for each in (first, second)), strict=True)
-    return names[0] == names[1] and (None in owners or owners[0] == owners[1])
-
-
-def _owner_and_name(model: str) -> tuple[str | None, str]:
-    """The two parts of a hub name, in one case; a folder, and a name without a slash, has no owner."""
-    folder = model.startswith((".", "~", "/")) or Path(model).is_dir()
-    path = model.rstrip("/").casefold()
-    owner, slash, name = path.rpartition("/")
-    return (owner if slash and not folder else None), name
+    return same_name(first.model, second.model)

@@ -16,7 +16,7 @@ from osler.schema import LETTERS, Parsed, Record, Sample
 from osler.strategies import thought_in
 
 VERSION = "1"
-"""Changed with every change of what is asked or of how a reply is read, so that older scores are not taken for newer ones."""
+"""Changed with what is asked, and where a reply with scores is read otherwise, so that older scores are not taken for newer."""
 
 LONGEST = 20_000
 """Characters of a text that the judge is shown; of a longer one the middle is left out."""

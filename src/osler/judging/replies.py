@@ -16,6 +16,7 @@ REASONS = {
     "truncated": "the reply was cut off",
     "refused": "the server refused this request",
     "garbage": "what came was no chat completion",
+    "another": "another model than the one that was asked answered",
     "failed": "no answer after all tries",
     "down": "not asked: too many failures in a row",
     "deadline": "not asked, or not answered, in time",
@@ -26,11 +27,12 @@ REASONS = {
 }
 """Why an item has no scores."""
 
-DOWN = frozenset({"failed", "garbage"})
+DOWN = frozenset({"failed", "garbage", "another"})
 """The reasons that speak against the server, not against the item."""
 
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+_THOUGHT = re.compile(r"</(?:think|thinking|thought)>|\[/THINK\]")
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
 
@@ -117,8 +119,16 @@ def judgement_of(item: Item, said: Completion, reply: Reply | None) -> Judgement
 def read_reply(text: str) -> Reply | None:
     """The scores in `text`: one JSON object by the schema, alone or in one code fence; None for everything else.
 
-    Words around it, further or repeated keys, `true`, "1" and 0.5 are all None: nothing is looked for inside a text.
+    A thought may stand before it, if a tag ends it (`</think>` and the like). Of several such tags the first or the last ends
+    it, as a thought may quote one, and so may `why`. Words around the object, further or repeated keys, `true`, "1" and 0.5
+    are all None: nothing is looked for inside a text.
     """
+    ends = [tag.end() for tag in _THOUGHT.finditer(text)]
+    starts = dict.fromkeys((0, *ends[:1], *ends[-1:]))
+    return next((reply for start in starts if (reply := _read(text[start:]))), None)
+
+
+def _read(text: str) -> Reply | None:
     body = text.strip()
     fenced = _FENCE.fullmatch(body)
     body = fenced[1] if fenced else body

@@ -7,7 +7,6 @@ The key is read from OPENAI_API_KEY, and stands in no file, log or message.
 
 import asyncio
 import atexit
-import json
 import math
 import os
 from base64 import b64encode
@@ -34,7 +33,7 @@ from openai import (
 from PIL import Image
 from pydantic import HttpUrl, TypeAdapter, ValidationError
 
-from osler.errors import ModelError, RecipeError, unknown
+from osler.errors import ModelError, RecipeError
 from osler.images import open_image
 from osler.schema import Completion
 
@@ -62,8 +61,6 @@ TIMEOUT_S = 300.0
 EXAMPLE = f"{ENDPOINT}http://localhost:8000/v1#Qwen/Qwen2-VL-72B-Instruct"
 
 _HTTP_URL = TypeAdapter(HttpUrl)
-_NO_LIST = (404, 405, 501)
-_PROBE_PX = 56
 
 
 @dataclass(frozen=True)
@@ -98,16 +95,6 @@ def _is_url(text: str) -> bool:
     except ValidationError:
         return False
     return text.isprintable() and " " not in text and bool(urlsplit(text).hostname)
-
-
-def check_endpoint(endpoint: Endpoint, with_images: bool = True) -> None:
-    """Nothing, where the server lists the model (if it lists any) and answers one token, to an image where `with_images`.
-
-    Errors: ModelError that names URL and model, and the models that are served where this one is not.
-    """
-    with closing() as stack:
-        portal, client = connected(stack, endpoint, TIMEOUT_S)
-        portal.call(check_with, endpoint, client.with_options(max_retries=2), with_images)
 
 
 def answers(
@@ -194,30 +181,6 @@ def api_key() -> str:
     return key
 
 
-async def check_with(endpoint: Endpoint, client: AsyncOpenAI, with_images: bool) -> None:
-    """Errors: ModelError where the server does not serve the model, or does not answer a short question."""
-    served = await _served(endpoint, client)
-    if served and endpoint.name not in served:
-        raise ModelError(f"{endpoint.url}: {unknown('model', endpoint.name, map(_quoted, served))}")
-    probe = [_data_url(Image.new("RGB", (_PROBE_PX, _PROBE_PX), "grey"))] if with_images else []
-    await _ask(endpoint, client, "Say yes.", probe, 1)
-
-
-async def _served(endpoint: Endpoint, client: AsyncOpenAI) -> list[str]:
-    """The names of the models that the server lists; none where it keeps no list."""
-    try:
-        listed: Any = await client.models.list()
-        return [str(model.id) for model in listed.data]
-    except APIStatusError as error:
-        if error.status_code in _NO_LIST:
-            return []
-        raise failure(endpoint, error, client.max_retries) from None
-    except OpenAIError as error:
-        raise failure(endpoint, error, client.max_retries) from None
-    except (json.JSONDecodeError, AttributeError, TypeError):
-        return []
-
-
 async def _ask(endpoint: Endpoint, client: AsyncOpenAI, text: str, urls: Sequence[str], max_tokens: int) -> Completion:
     """The completion of `text` behind the images at the data `urls`. Errors: ModelError."""
     images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
@@ -228,8 +191,8 @@ async def _ask(endpoint: Endpoint, client: AsyncOpenAI, text: str, urls: Sequenc
         )
     except OpenAIError as error:
         raise failure(endpoint, error, client.max_retries, text) from None  # its request holds the key
-    except json.JSONDecodeError as error:
-        raise no_completion(endpoint, error.doc) from None
+    except (ValueError, RecursionError) as error:  # no JSON, no Unicode, an endless number, brackets without end
+        raise no_completion(endpoint, getattr(error, "doc", type(error).__name__)) from None
     return completion(endpoint, reply)
 
 
@@ -240,7 +203,7 @@ def completion(endpoint: Endpoint, reply: Any) -> Completion:
         content = choice.message.content
         truncated = choice.finish_reason == "length"
         tokens = getattr(reply.usage, "completion_tokens", None)
-    except (AttributeError, IndexError, TypeError):
+    except (AttributeError, IndexError, KeyError, TypeError):
         raise no_completion(endpoint, reply) from None
     if not isinstance(content, str | None):
         raise no_completion(endpoint, content)

@@ -1,26 +1,24 @@
 """A model behind an OpenAI-compatible server that writes rationales, whatever becomes of the server meanwhile.
 
-Connection, key and further tries of a request are those of `osler.model.endpoint`, the breaker that of the judges. What cannot
-be written, or is refused twice, comes back without a rationale and with its reason.
+It is asked as a judge is (`osler.judging.server`). What cannot be written, or is refused twice, comes back without a rationale
+and with its reason.
 """
 
 import asyncio
 import json
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from anyio.from_thread import BlockingPortal
-from openai import APIStatusError, AsyncOpenAI, OpenAIError
-
-from osler.errors import DataError, ModelError
+from osler.errors import DataError
 from osler.judging.breaker import Breaker
-from osler.model.endpoint import Endpoint, api_key, check_with, closing, completion, connected, opened_url
-from osler.progress import console
+from osler.judging.served import Failed
+from osler.judging.server import Server, tell
+from osler.model.endpoint import Endpoint, api_key, opened_url
 from osler.rationales.refusals import REFUSALS, Bounds, refusal
 from osler.rationales.wording import VERSION, request_text, rules
 from osler.runs import now
@@ -30,15 +28,14 @@ FAILURES = {
     "rejected": "the server rejects the request itself",
     "failed": "the server failed, or did not answer, after all further tries",
     "garbage": "the server answered with what is no completion, is no text, or holds the key",
+    "another": "another model than the one that was asked answered",
     "down": "the server was left alone after several failures in a row",
     "deadline": "the time was over",
 }
 """Why there is no reply."""
 
-_DOWN = ("failed", "garbage")
-_OF_THE_REQUEST = (400, 413, 422)
+_DOWN = ("failed", "garbage", "another")
 _AGAIN = (*REFUSALS, "garbage")
-_TRIES_OF_A_CHECK = 2
 
 
 @dataclass(frozen=True)
@@ -107,23 +104,18 @@ class Author:
 
     def __init__(self, endpoint: Endpoint, settings: Settings | None = None, breaker: Breaker | None = None) -> None:
         self.endpoint, self.settings = endpoint, settings or Settings()
-        self._breaker = breaker or Breaker(say=lambda text: _tell(f"{endpoint}: {text}"))
-        self._free = asyncio.Semaphore(self.settings.concurrency)
-        self._stack: ExitStack
-        self._portal: BlockingPortal
-        self._client: AsyncOpenAI
+        asked, breaker = self.settings, breaker or Breaker(say=partial(tell, endpoint))
+        self._server = Server(endpoint, asked.timeout_s, asked.retries, asked.concurrency, breaker)
 
     def __enter__(self) -> "Author":
         with ExitStack() as opening:
-            self._portal, client = connected(opening.enter_context(closing()), self.endpoint, self.settings.timeout_s)
-            self._client = client.with_options(max_retries=self.settings.retries)
-            patient = client.with_options(max_retries=_TRIES_OF_A_CHECK)
-            self._portal.call(check_with, self.endpoint, patient, self.settings.see_images)
-            self._stack = opening.pop_all()
+            server = opening.enter_context(self._server)
+            server.check(self.settings.see_images)
+            opening.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+        self._server.__exit__(*error)
 
     def as_written(self, samples: Mapping[str, Sample], max_seconds: float | None = None) -> Iterator[tuple[str, Attempt]]:
         """The key and the attempt of each of `samples`, as they come; after `max_seconds` the rest has the reason `deadline`.
@@ -131,19 +123,9 @@ class Author:
         Errors: DataError, with its row, where an image cannot be opened.
         """
         ends = None if max_seconds is None else time.monotonic() + max_seconds
-        tasks = {self._portal.start_task_soon(self._write, sample): key for key, sample in samples.items()}
-        try:
-            for task in _done(tasks, ends):
-                yield tasks.pop(task), task.result()
-            yield from ((key, Attempt(reason="deadline")) for key in tasks.values())
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    async def _write(self, sample: Sample) -> Attempt:
-        async with self._free:
-            found = await self._breaker.run(lambda: self._tries(sample), lambda attempt: attempt.reason in _DOWN)
-        return found or Attempt(reason="down")
+        works = {key: partial(self._tries, sample) for key, sample in samples.items()}
+        for key, found in self._server.each(works, lambda attempt: attempt.reason in _DOWN, ends):
+            yield key, Attempt(reason=found.reason) if isinstance(found, Failed) else found
 
     async def _tries(self, sample: Sample) -> Attempt:
         images = sample.images if self.settings.see_images else ()
@@ -162,27 +144,17 @@ class Author:
     async def _ask(self, sample: Sample, urls: list[str], seed: int) -> Attempt:
         messages = _messages(sample, urls, self.settings.see_images)
         started, asked = time.perf_counter(), self.settings
-        try:
-            said: Any = await self._client.chat.completions.create(
-                model=self.endpoint.name,
-                messages=messages,
-                max_tokens=asked.max_tokens,
-                temperature=asked.temperature,
-                seed=seed,
-            )
-            reply = completion(self.endpoint, said)
-        except OpenAIError as error:
-            rejected = isinstance(error, APIStatusError) and error.status_code in _OF_THE_REQUEST
-            return _without("rejected" if rejected else "failed", started)
-        except (json.JSONDecodeError, ModelError):
-            return _without("garbage", started)
+        request = {"messages": messages, "max_tokens": asked.max_tokens, "temperature": asked.temperature, "seed": seed}
+        said = await self._server.ask({"model": self.endpoint.name, **request})
+        if isinstance(said, Failed):
+            return _without("rejected" if said.reason == "refused" else said.reason, started)
+        reply = said.completion
         why = refusal(sample, reply, asked.bounds) if _can_be_kept(reply.text) else "garbage"
-        tokens_in = getattr(said.usage, "prompt_tokens", None)
         return replace(
             _without(why, started),
             rationale=None if why else reply.text.strip(),
             by=None if why else self._by(messages, seed),
-            tokens_in=tokens_in if isinstance(tokens_in, int) else None,
+            tokens_in=said.tokens_in,
             tokens_out=reply.tokens,
         )
 
@@ -215,16 +187,3 @@ def _without(reason: str | None, started: float) -> Attempt:
     """One request, begun at `started`, from which nothing is taken for `reason`."""
     refused = (reason,) if reason in _AGAIN else ()
     return Attempt(reason=reason, refused=refused, requests=1, seconds=round(time.perf_counter() - started, 4))
-
-
-def _done(tasks: Mapping["Future[Attempt]", str], ends: float | None) -> Iterator["Future[Attempt]"]:
-    """The tasks as they are done, until the time `ends`."""
-    left = None if ends is None else max(0.0, ends - time.monotonic())
-    try:
-        yield from as_completed(list(tasks), left)
-    except TimeoutError:
-        return
-
-
-def _tell(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

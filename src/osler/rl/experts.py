@@ -4,8 +4,9 @@ Only what a reward waits for is asked: a thought that is there and whose gate is
 gold equals. What cannot be scored has the score None, and says why; it is masked, never wrong.
 
 Where the judge itself fails for more than `judge.max_unscored` of a step (down, late, garbage), training pauses and asks
-again, twice as long each time; after `judge.patience_s` it stops, to be resumed where it stands. Where it answers and its
-replies cannot be used, the completions are masked and the user is told; after GIVE_UP such steps running it stops as well.
+again, twice as long each time; after `judge.patience_s` it stops, to be resumed where it stands. That is for all pauses of a
+step together, however often it is rolled out (`rollout.resample`); the next step has as much again. Where the judge answers and
+its replies cannot be used, the completions are masked and the user is told; after GIVE_UP such steps running it stops as well.
 """
 
 import statistics
@@ -111,7 +112,10 @@ class Experts:
         return found
 
     def metrics(self) -> dict[str, float]:
-        """What asking took since it was last called: judge/items, asked, cached, unscored, seconds, tokens, pauses."""
+        """What asking took since it was last called: judge/items, asked, cached, unscored, seconds, tokens, pauses.
+
+        It ends a step: patience begins anew.
+        """
         noted, self._noted = self._noted, {}
         return noted
 
@@ -136,12 +140,14 @@ class Experts:
         if settings is None or judge is None:
             raise RuntimeError("the judge is asked inside its `with` block")
         started, paused, pauses, pause = time.monotonic(), 0.0, 0, settings.pause_s
+        patience_s = settings.patience_s - self._noted.get("judge/paused_s", 0.0)
         found = judge.score(items, settings.deadline_s)
         while (late := _late(found)) and len(late) > settings.max_unscored * len(items):
-            if paused >= settings.patience_s:
+            if paused >= patience_s:
                 why = f"{len(late)} of {len(items)} completions without scores ({_why(found)})"
-                raise JudgeError(f"{settings.model} left {why} after {paused:g} seconds of waiting. None was trained on.")
-            pause = min(pause, settings.patience_s - paused)
+                waited = settings.patience_s - patience_s + paused
+                raise JudgeError(f"{settings.model} left {why} after {waited:g} seconds of waiting. None was trained on.")
+            pause = min(pause, patience_s - paused)
             _say(f"{settings.model}: {len(late)} of {len(items)} completions have no scores ({_why(found)}). "
                  f"Training pauses for {pause:g} seconds.")  # fmt: skip
             try:

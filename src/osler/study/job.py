@@ -8,6 +8,7 @@ from typing import Any
 from osler import __version__
 from osler.errors import RecipeError, RunError, unknown
 from osler.runs import Run, write_whole
+from osler.study.exports import measured
 from osler.study.files import StudySettings, load_study
 from osler.study.grid import Entry, check_tests, entries_of
 from osler.study.judged import assessed, check_judges, check_judging, flagged
@@ -90,6 +91,7 @@ def run_study(
     def finish(one: Done) -> None:
         for evaluated in one.evaluated.values():
             assessed(study, evaluated)
+        measured(study, one)
         done.append(one)
         run.save(tuned=runner.tuned, rows={**run.manifest.get("rows", {}), **_folders(one)})
 

@@ -75,8 +75,8 @@ def flagged(study: StudySettings, entries: Iterable[Entry]) -> frozenset[str]:
 def _trained_by(entry: Entry) -> list[str]:
     """The judges of the stages of `entry`, and of the runs that it starts from or is."""
     own = [stage.recipe.judge.model for stage in entry.stages if stage.recipe.method == "grpo" and stage.recipe.judge]
-    starts = [entry.model, *(stage.recipe.init for stage in entry.stages)]
-    return [*own, *(judge for start in starts if start and start.startswith("run:") for judge in judges_of(start))]
+    starts = [entry.model, *(stage.recipe.init or stage.recipe.model for stage in entry.stages)]
+    return [*own, *(judge for start in starts if start and not start.startswith("stage:") for judge in judges_of(start))]
 
 
 def marked(name: str, flags: frozenset[str]) -> str:

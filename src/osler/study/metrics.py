@@ -6,6 +6,7 @@ from typing import Any
 from osler.runs import Run, read_json
 from osler.shortcuts import shortcut_reliance
 from osler.stats import Estimate
+from osler.study.exports import export_of
 from osler.study.running import Done
 from osler.summary import read_records
 
@@ -77,6 +78,9 @@ METRICS: dict[str, tuple[str, float, Read]] = {
         1,
         lambda done, run: _plain((run.manifest.get("memory") or {}).get("peak_total_mb")),
     ),
+    "export_s": ("seconds a row, export", 1, lambda done, run: _exported(run, "seconds")),
+    "export_mb": ("memory of answering, export, MB", 1, lambda done, run: _exported(run, "peak_mb")),
+    "export_disk_mb": ("size of the export, MB", 1, lambda done, run: _exported(run, "disk_mb")),
     "train_rows": ("training rows", 1, lambda done, run: _plain(done.train_rows)),
 }
 """Each metric: its heading, what it is multiplied by in tables, and how it is read."""
@@ -85,6 +89,12 @@ METRICS: dict[str, tuple[str, float, Read]] = {
 def _seconds(run: Run) -> float | None:
     spent = [row["seconds"] for row in run.rows("records") if row["seconds"] is not None]
     return sum(spent) / len(spent) if spent else None
+
+
+def _exported(run: Run, what: str) -> Estimate | None:
+    """What the export of a row took (osler.study.exports); None where it was not measured."""
+    value = (export_of(run) or {}).get(what)
+    return Estimate(**value) if isinstance(value, dict) else _plain(value)
 
 
 def _unscored(run: Run) -> Estimate | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from osler.significance import PRIMARY
 from osler.stats import Estimate
+from osler.study.exports import OF_EXPORT, ROWS
 from osler.study.files import StudySettings
 from osler.study.judged import marked, note
 from osler.study.matrices import ALL, SeedMatrix
@@ -55,15 +56,16 @@ def _metric(name: str, mean: Estimate | None) -> str:
         if mean.ci_low is None or mean.ci_high is None
         else f" [{times * mean.ci_low:.{digits}f}, {times * mean.ci_high:.{digits}f}]"
     )
-    return f"{times * mean.value:.{digits}f}{interval}"
+    own_n = f", n {mean.n}" if name == "export_s" else ""  # an export is asked fewer rows than are tested
+    return f"{times * mean.value:.{digits}f}{interval}{own_n}"
 
 
 def _digits(name: str) -> int:
     return _DIGITS.get(name, 1)
 
 
-_DIGITS = {"train_s": 0, "train_mb": 0, "eval_mb": 0, "train_rows": 0, "eval_s": 3} | dict.fromkeys(
-    ("answer_similarity", "rationale_similarity", "bertscore"), 3
+_DIGITS = dict.fromkeys(("train_s", "train_mb", "eval_mb", "export_mb", "train_rows"), 0) | dict.fromkeys(
+    ("eval_s", "export_s", "answer_similarity", "rationale_similarity", "bertscore"), 3
 )
 """Digits behind the point, where not one."""
 
@@ -92,6 +94,11 @@ def how_to_read(study: StudySettings, tests: Sequence[Comparison], flags: Flags 
         )
     if flags:
         words.append(note(study))
+    if set(study.metrics) & OF_EXPORT:
+        words.append(
+            f"An export is the merged model alone, asked by transformers one row at a time, at most {ROWS} rows, in a process "
+            "of its own: seconds are prefill and decode, memory is the peak while it answers."
+        )
     if study.tune > 1:
         words.append(f"Each row's learning rate is the best of {study.tune} on validation rows, on the first seed.")
     return words

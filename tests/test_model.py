@@ -196,6 +196,11 @@ def test_a_checkpoint_that_cannot_be_used_says_why(layout, tmp_path, break_it, s
     assert str(folder) in str(raised.value)
 
 
+def test_a_processor_of_a_checkpoint_that_is_not_there_says_that_and_not_which_file_is_missing(tmp_path):
+    with pytest.raises(ModelError, match=r"no model at .*there is no such folder"):
+        load_processor(str(tmp_path / "nowhere"), ImageSettings())
+
+
 def test_no_weight_is_left_random(layout, tmp_path):
     folder = shutil.copytree(layout[0], tmp_path / "broken")
     for shard in folder.glob("model-*.safetensors"):

@@ -109,6 +109,7 @@ def load_processor(path: str, images: ImageSettings) -> ImageOnlyProcessor:
     try:
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(path)
     except OSError as error:
+        family_of(path)  # a checkpoint that is not there at all says so
         raise ModelError(
             f"{path} has no image processor (preprocessor_config.json): without it the model would never see an image. "
             "Copy the file from the model's original checkpoint."

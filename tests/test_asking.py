@@ -417,7 +417,7 @@ def written(folder, text, encoding="utf-8"):
         ("image,label,split\na.png,x,train\nb.png,x,validation\n", ", row 2", "Write 'val'"),
         ("image,labl\na.png,x\n", "", "it has no column 'label', but 'image', 'labl'"),
         ("img,label\na.png,x\n", "", "it has no column 'image', but 'img', 'label'. Name the one with the paths: --column"),
-        ("image;label\na.png;x\n", "", "Save it with commas"),
+        ("image|label\na.png|x\n", "", "Save it with commas"),
         ("image,label,label\na.png,x,y\n", "", "names the column 'label' twice"),
         ("image,label\na.png,x,y\n", ", row 1", "it has 3 fields, the header 2"),
         ("image,label\n", "", "no row below its header"),

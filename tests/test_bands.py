@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osler.bands import EACH, MANY, Bands, banded, number_in, parted, require_few
+from osler.bands import EACH, MANY, MANY_TEXTS, Bands, banded, number_in, parted, require_few
 from osler.errors import RecipeError
 from osler.schema import Sample
 from osler.summary import axis_of, in_order
@@ -88,6 +88,7 @@ def test_edges_that_do_not_ascend_are_refused(edges):
         *((one, 63) for one in (63, "63", " 63 ", 63.0, "63.0", "063Y", "63Y")),
         *(("006M", 0.5), ("026W", 26 * 7 / 365.25), ("365D", 365 / 365.25)),
         *(("-2.5", -2.5), ("1e2", 100), (".5", 0.5)),
+        *(("20,5", 20.5), ("63,0", 63), ("-2,25", -2.25), ("063y", 63), ("20y", 20), ("006m", 0.5)),
     ],
 )
 def test_a_number_is_read_however_it_was_written(written, number):
@@ -95,7 +96,7 @@ def test_a_number_is_read_however_it_was_written(written, number):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "90+", ">89", "63,5", "sixty", "6 3", "2D", "063y", "nan", "inf", "1e999", "٣", True, None]
+    "text", ["", "90+", ">89", "1,234", "63,5,1", "63,", ",5", "sixty", "6 3", "2D", "nan", "inf", "1e999", "٣", True, None]
 )
 def test_what_is_no_number_is_none(text):
     assert number_in(text) is None
@@ -175,13 +176,30 @@ def test_more_numbers_than_can_be_slices_are_one_error_that_says_how_to_give_ban
     assert len(in_order([*labels, "5"], "extra:age@each")) == MANY + 1
 
 
-def test_many_names_are_no_numbers():
-    require_few("site", {f"hospital {k}" for k in range(50)})
+def test_decimal_commas_and_small_letters_are_in_the_bands_of_their_numbers():
+    assert {label("extra:age@18,40", age=one) for one in ("20,5", "20.5", "20y", "39,99")} == {"18-39"}
+    with pytest.raises(RecipeError, match=r"has 60 different numbers, from 20.5 to 79.5"):
+        in_order([f"{age},5" for age in range(20, 80)], "extra:age")
+
+
+def test_more_texts_than_can_be_slices_are_one_error_unless_each_is_asked_for():
+    texts = {f"hospital {k:02}" for k in range(MANY_TEXTS)}
+    require_few("site", texts | {"unknown"})
+    with pytest.raises(RecipeError, match=r"'site' has 51 different values, as 'hospital 00'.*--bands each"):
+        require_few("site", texts | {"unknown", "mine"})
+    require_few("site@each", texts | {"mine"})
+
+
+def test_more_texts_than_can_be_slices_beside_bands_are_one_error():
+    texts = {f"about {k:02}" for k in range(MANY_TEXTS + 1)}
+    with pytest.raises(RecipeError, match=r"'age' has 51 different values that are no numbers, as 'about 00'.*as numbers"):
+        require_few("age@18,40", texts | {"<18"})
+    require_few("age@18,40", set(list(texts)[1:]) | {"<18", "18-39", ">=40"})
 
 
 def test_bands_of_what_holds_no_number_are_refused():
     require_few("age@18", {"unknown"})
-    with pytest.raises(RecipeError, match="no value of 'sex' is a number: there is 'F'"):
+    with pytest.raises(RecipeError, match=r"no value of 'sex' is a number: there is 'F'.* Write numbers as 20.5 or 20,5"):
         require_few("sex@18", {"M", "F", "unknown"})
 
 

@@ -479,6 +479,46 @@ def test_a_split_that_only_some_rows_have_is_a_problem(write, asking):
     assert found == [(None, "2 rows have no split, but 1 others have one.")]
 
 
+def test_rows_that_repeat_or_contradict_an_earlier_one_are_counted_and_no_problem(write, asking):
+    rows = [
+        ROW,
+        {"id": "open", "image": "x.png", "question": "Where?", "answer": "Left"},
+        ROW | {"id": "again", "question": " where? ", "image": "./x.png"},
+        ROW | {"id": "turned", "options": ["right", "LEFT"], "answer_index": 0},
+        ROW | {"id": "other", "answer_index": 0},
+        ROW | {"id": "other again", "answer_index": 0},
+        ROW | {"id": "picture", "image": "y.png", "answer_index": 0},
+        ROW | {"id": "options", "options": ["Left", "Right", "Both"], "answer_index": 0},
+        {"id": "wider", "image": "x.png", "question": "Where?", "answers": ["left", "above"]},
+        {"id": "elsewhere", "image": "x.png", "question": "Where?", "answer": "below"},
+    ]
+    spec = write(*rows)
+    found, file = check_data(spec, asking).numbers, spec.removeprefix("jsonl:")
+    assert (found["n_problems"], found["n_sound"]) == (0, len(rows))
+    assert (found["n_repeated"], found["n_contradictory"]) == (3, 2)
+    assert found["repeated"] == [{"file": file, "row": 1}, {"file": file, "row": 3}]
+    assert found["contradictory"] == [{"file": file, "row": 1}, {"file": file, "row": 5}]
+    _, out, _ = osler("data", "check", spec, "--strict")
+    text = " ".join(out.split())
+    assert f"3 rows repeat an earlier one, with its images, question, options and gold: first {file}, row 3 (" in text
+    assert f"but another gold: first {file}, row 5 (the earlier: {file}, row 1)." in text
+
+
+def test_rows_without_images_are_not_called_repeats(write, asking):
+    row = {key: value for key, value in ROW.items() if key != "image"} | {"text_only": True}
+    found = check_data(write(row, row | {"id": "b"}, row | {"id": "c", "answer_index": 0}), asking).numbers
+    assert (found["n"], found["n_repeated"], found["n_contradictory"], found["contradictory"]) == (3, 0, 0, [])
+
+
+def test_that_a_limit_is_not_heeded_is_told_in_json_too(write):
+    path = write(ROW, ROW | {"id": "b"}).removeprefix("jsonl:")
+    limited = f"{{name: jsonl, path: {path}, limit: 1}}"
+    found = json.loads(osler("data", "check", limited, "--json")[1])
+    assert (found["n"], found["limit_heeded"]) == (2, False)
+    assert "The spec's limit was not heeded" in osler("data", "check", limited)[1]
+    assert "limit_heeded" not in json.loads(osler("data", "check", f"jsonl:{path}", "--json")[1])
+
+
 # --- real files ---
 
 

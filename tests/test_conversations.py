@@ -263,6 +263,19 @@ def test_the_options_of_the_row(write, text, gold):
     assert found.question == ("Which organ is enlarged?" if text == CHOICE else text)
 
 
+@pytest.mark.parametrize("text", ["Which organ?", CHOICE])
+def test_letters_of_the_options_of_the_row_are_taken_out(write, text):
+    row = {"messages": user(text), "images": ["0.png"], "options": ["A) Liver", "B) Spleen"], "solution": "B) Spleen"}
+    (found,) = load_data(f"conversations:{write(row)}")
+    assert (found.options, found.gold_index) == (("Liver", "Spleen"), 1)
+
+
+def test_the_patient_of_a_conversation_is_its_group(write):
+    row = {"messages": user(CHOICE), "images": ["0.png"], "solution": "B", "patient_id": "p1"}
+    (found,) = load_data(f"conversations:{write(row)}")
+    assert (found.group, found.group_is_patient, found.extra) == ("p1", True, {})
+
+
 def test_marks_in_the_stem_do_not_count_where_options_were_read(write):
     row = {"messages": user("Compare A) and B).\nA) One\nB) Two"), "images": ["0.png"], "solution": "B"}
     (found,) = load_data(f"conversations:{write(row)}")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from osler.datasets.columns import columns_of, manifest_row
+from osler.datasets.lettered import without_letters
 from osler.datasets.load import DataSpec, load_data, parse_spec
 from osler.datasets.questions import list_in, told_place
 from osler.errors import DataError
@@ -189,7 +190,15 @@ def test_what_the_taxonomy_says_is_unknown_is_not_told(write, capsys):
         ({"question": "nan"}, "the field 'question' (column 'question') is NaN"),
         ({"id": "NaN"}, "the field 'id' (column 'id') is NaN"),
         ({"image": "nan"}, "the field 'image' (column 'image') is NaN"),
-        ({"patient": " nan "}, "the field 'patient' (column 'patient') is NaN"),
+        ({"rationale": " nan "}, "the field 'rationale' (column 'rationale') is NaN"),
+        (
+            {"A": "", "B": ""},
+            "its answer 'B' is the letter of an option, but its options (A, B, C) are empty. Fill them in, or",
+        ),
+        ({"A": "", "B": "", "answer": "(b)"}, "its answer '(b)' is the letter of an option"),
+        ({"A": "", "B": "", "answer": "B) Spleen"}, "its answer 'B) Spleen' is the letter of an option"),
+        ({"A": "B) Spleen", "B": "A) Liver"}, "its options carry the letters B, A, not A, B, ... in turn"),
+        ({"A": "A) Liver", "B": "B) Spleen", "answer": "A) Spleen"}, "the gold 'A) Spleen' is not among the options"),
         ({"image": ""}, "the field 'image' is missing or empty"),
         ({"image": "x.png;"}, "the field 'image' is missing or empty"),
         ({"image": "y.png"}, "there is no image"),
@@ -268,7 +277,14 @@ def test_other_names_of_the_options(names, tmp_path, write):
 
 
 def test_a_letter_may_be_what_an_open_question_asks_for(write):
-    found = load_data(f"csv:{write({'A': '', 'B': '', 'answer': 'B', 'image_option': ''})}")[0]
+    found = load_data(f"csv:{write({'A': '', 'B': '', 'answer': 'B', 'image_option': '', 'kind': 'open'})}")[0]
+    assert (found.options, found.golds) == ((), ("B",))
+    found = load_data(f"csv:{write({'A': '', 'B': '', 'answer': 'E. coli'})}")[0]
+    assert (found.options, found.golds) == ((), ("E. coli",))
+
+
+def test_a_letter_is_an_answer_where_no_column_holds_options(tmp_path, write):
+    (found,) = load_data(table_in(tmp_path, write, f"{HEAD}\nx.png,Which hepatitis?,B\n"))
     assert (found.options, found.golds) == ((), ("B",))
 
 
@@ -387,7 +403,6 @@ def test_cells_that_are_no_text(cells, fields):
         ({"answer": "A", "option_1": "x"}, "but it has no options, and its column 'option_1' is not used. Name the options"),
         ({"answer": ["B"], "Answer Choices": "x/y"}, "and its column 'Answer Choices' is not used"),
         ({"answer": "x", "patient_or_group_id": "g", "group_is_patient": "maybe"}, "should be true or false, not 'maybe'"),
-        ({"answer": "x", "Patient ID": "NA"}, "the field 'patient' (column 'Patient ID') is 'NA', which is none"),
     ],
 )
 def test_cells_that_cannot_be(cells, message):
@@ -424,5 +439,91 @@ def test_a_topic_beside_a_patient(write):
     assert (found.group, found.extra) == ("p1", {"subject": "Anatomy"})
 
 
-def test_a_first_subject_that_is_empty_is_a_patient_that_is_not_known(write):
-    assert [row.group for row in load_data(f"csv:{write({'subject': ''}, {'subject': 's2'})}")] == [None, "s2"]
+def test_a_first_subject_that_is_empty_is_a_topic_and_told(write, capsys):
+    first, second = load_data(f"csv:{write({'subject': ''}, {'subject': 's2'})}")
+    assert (first.group, second.group, second.extra) == (None, None, {"subject": "s2"})
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("the column 'subject' has an empty first cell, which is no id, and is kept in extra.")
+
+
+def test_a_subject_that_is_taken_for_the_patient_is_told(write, capsys):
+    load_data(f"csv:{write({'subject': 'sub-01'})}")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said == "the column 'subject' holds 'sub-01' and is taken for the patient. If it is a topic, rename the column."
+
+
+def test_a_patient_column_that_is_not_taken_stays_in_extra(write):
+    file = write({"patient": "p1", "site": "s"})
+    (found,) = load_data({"name": "csv", "path": str(file), "columns": {"group": "site"}})
+    assert (found.group, found.group_is_patient, found.extra) == ("s", False, {"patient": "p1"})
+
+
+# --- cells that read NA ---
+
+
+@pytest.mark.parametrize("cell", ["NA", "n/a", " nan ", "NULL", "#N/A"])
+def test_what_reads_na_is_empty(cell, write):
+    names = ("source", "language", "split", "modality", "question_type", "patient", "group")
+    (found,) = load_data(f"csv:{write(dict.fromkeys(names, cell))}")
+    assert (found.source, found.language, found.split, found.group, found.group_is_patient) == ("", "en", None, None, False)
+    assert (found.modality, found.question_type, found.extra) == (Modality.UNKNOWN, QuestionType.UNKNOWN, {})
+
+
+def test_what_reads_na_elsewhere_is_text(write):
+    (found,) = load_data(f"csv:{write({'id': 'NA', 'question': 'NA', 'rationale': 'NA', 'A': '', 'B': '', 'answer': 'NA'})}")
+    assert (found.id, found.question, found.rationale, found.golds) == ("NA", "NA", "NA", ("NA",))
+
+
+@pytest.mark.parametrize(
+    ("cells", "answer", "options"),
+    [
+        (("Liver", "Spleen", "NA", "NA"), "B", ("Liver", "Spleen")),
+        (("Liver", "Spleen", "", "nan"), "Spleen", ("Liver", "Spleen")),
+        (("Liver", "Spleen", "Kidney", "null"), "C", ("Liver", "Spleen", "Kidney")),
+        (("Yes", "No", "N/A", ""), "C", ("Yes", "No", "N/A")),
+        (("Yes", "No", "N/A", ""), "n/a", ("Yes", "No", "N/A")),
+        (("Yes", "NA", "", ""), "A", ("Yes", "NA")),
+        (("Liver", "NA", "Kidney", ""), "A", ("Liver", "NA", "Kidney")),
+    ],
+)
+def test_last_options_that_read_na_are_none(cells, answer, options, write):
+    (found,) = load_data(f"csv:{write(dict(zip('ABCD', cells, strict=True)) | {'answer': answer})}")
+    assert found.options == options
+
+
+# --- options that carry letters ---
+
+
+@pytest.mark.parametrize("form", ["{}) {}", "({}) {}", "{}. {}", "{}: {}", "{}){}"])
+@pytest.mark.parametrize("answer", ["B", "Spleen", "B) Spleen", "B. spleen"])
+def test_letters_of_the_options_are_taken_out(form, answer, write):
+    first, second = form.format("A", "Liver"), form.format("B", "Spleen")
+    for row in ({"A": first, "B": second}, {"A": "", "B": "", "options": f"{first}|{second}"}):
+        (found,) = load_data(f"csv:{write(row | {'answer': answer})}")
+        assert (found.options, found.gold_index) == (("Liver", "Spleen"), 1)
+
+
+@pytest.mark.parametrize("options", [["E. coli", "C. difficile"], ["A) x", "y"], ["A", "B"], ["A.M.", "B.M."], ["A) x"], []])
+def test_what_carries_no_letters_stays(options):
+    assert without_letters(options) == options
+
+
+# --- separators ---
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+@pytest.mark.parametrize("begin", ["", "\ufeff", "\n"])
+def test_a_csv_with_other_separators(mark, begin, tmp_path, write):
+    cells = ("Is it 2,5 cm; or more?", "x.png;x.png", "größer", "kleiner", "B")
+    text = f"{begin}question{mark}image{mark}A{mark}B{mark}answer\n" + mark.join(f'"{cell}"' for cell in cells) + "\n"
+    (found,) = load_data(table_in(tmp_path, write, text))
+    assert (found.question, found.options, found.gold_index) == (cells[0], cells[2:4], 1)
+    assert len(found.images) == 2
+
+
+def test_semicolons_in_the_code_page_of_windows(tmp_path, write):
+    write({})
+    (tmp_path / "a.csv").write_bytes("image;question;answer\nx.png;Wo?;Überall\n".encode("cp1252"))
+    said = failure(f"csv:{tmp_path}/a.csv")
+    assert said.startswith(f"{tmp_path}/a.csv, row 1: from line 2 on it is not in UTF-8")
+    assert said.endswith("Save it as CSV in UTF-8.")

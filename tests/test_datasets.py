@@ -14,6 +14,7 @@ from osler import pipeline
 from osler.cli.app import app
 from osler.config import DataSettings, Recipe
 from osler.datasets.load import DATASETS, DataSpec, load_data, parse_spec
+from osler.datasets.manifests import write_manifest
 from osler.datasets.medr1 import split_problem
 from osler.datasets.samples import Samples
 from osler.datasets.splits import hold_out, load_part, load_splits, part
@@ -517,6 +518,53 @@ def test_a_bad_manifest_row_is_named_by_file_and_row(write, row, message):
         load_data(f"jsonl:{file}")
     assert str(error.value).startswith(f"{file}, row 3: ")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["patient", "patient_id", "case_id", "subject_id", "PatientID"])
+def test_the_patient_of_a_row_is_its_group(write, name):
+    for fields in ({name: "p1"}, {name: "p1", "group_is_patient": True}, {name: "p1", "group": "p1", "case_id": "p1"}):
+        (found,) = load_data(f"jsonl:{write(ROW | fields)}")
+        assert (found.group, found.group_is_patient, found.extra) == ("p1", True, {})
+    assert load_data(f"jsonl:{write(ROW | {name: 7})}")[0].group == "7"
+
+
+@pytest.mark.parametrize("value", [None, "", "NA", {"age": 60}])
+def test_a_patient_that_is_none(write, value):
+    (found,) = load_data(f"jsonl:{write(ROW | {'patient': value})}")
+    assert (found.group, found.group_is_patient) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"patient": "p1", "group": "g"}, "it belongs to group 'g' but patient 'p1'. Keep one; or say group_is_patient"),
+        ({"patient": "p1", "patient_or_group_id": 3}, "it belongs to patient_or_group_id '3' but patient 'p1'"),
+        ({"patient": "p1", "case_id": "c"}, "it belongs to patient 'p1' but case_id 'c'"),
+        ({"patient": True}, "the field 'patient' should be the id of a patient, not True"),
+        ({"options": ["B) Left", "A) Right"]}, "its options carry the letters B, A, not A, B, ... in turn"),
+    ],
+)
+def test_patients_and_letters_that_cannot_be(write, fields, message):
+    with pytest.raises(DataError) as error:
+        load_data(f"jsonl:{write(ROW | fields)}")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("group", "is_patient"), [(None, False), ("g", False), ("g", True)])
+def test_an_extra_called_patient_is_written_and_read_back(write, tmp_path, group, is_patient):
+    one = replace(
+        load_data(f"jsonl:{write(ROW)}")[0], group=group, group_is_patient=is_patient, extra={"patient": "x", "case_id": 3}
+    )
+    write_manifest(Samples.of([one]), tmp_path / "again.jsonl")
+    assert load_data(f"jsonl:{tmp_path}/again.jsonl")[0] == one
+
+
+@pytest.mark.parametrize("answer", ["Right", "B) Right", "B. right", "B"])
+def test_letters_of_the_options_of_a_manifest_are_taken_out(write, answer):
+    row = ROW | {"options": ["A) Left", "B) Right"], "answer": answer}
+    for fields in (row, row | {"answer_index": None}):
+        (found,) = load_data(f"jsonl:{write(fields)}")
+        assert (found.options, found.golds, found.gold_index) == (("Left", "Right"), ("Right",), 1)
 
 
 def test_a_folder_is_read_in_sorted_order_and_ids_are_unique_across_it(write, tmp_path):

@@ -279,17 +279,24 @@ def test_nothing_that_a_folder_brings_is_run(tmp_path):
         ("options", [["green", "red"], ["blue", "Blue"]], "two of its options are the same"),
         ("image", [{"bytes": picture("red").tobytes()[:0], "path": None}, None], "its image is missing"),
         ("id", ["a", "a"], "the id 'a' is taken by"),
-        ("patient", [1.0, float("nan")], "the field 'patient' (column 'patient') is NaN"),
+        ("group_is_patient", [1.0, float("nan")], "the field 'group_is_patient' (column 'group_is_patient') is NaN"),
         ("answer_index", [1, 2], "answer_index"),
     ],
 )
 def test_a_broken_row_is_named_by_its_number(tmp_path, column, values, message):
-    feature = made().features.get(column) or datasets.Value({"id": "string", "patient": "float64"}.get(column, "int64"))
+    feature = made().features.get(column) or datasets.Value(
+        {"id": "string", "group_is_patient": "float64"}.get(column, "int64")
+    )
     rows = made(**{column: (feature, [picture("red"), None] if column == "image" else values)})
     rows.save_to_disk(tmp_path / "set")
     said = failure(f"hub:{tmp_path}/set")
     assert said.startswith(f"{tmp_path}/set, split all, row 2: ")
     assert message in said
+
+
+def test_a_patient_that_is_nan_is_none(tmp_path):
+    made(patient=(datasets.Value("float64"), [1.0, float("nan")])).save_to_disk(tmp_path / "set")
+    assert [row.group for row in load_data(f"hub:{tmp_path}/set")] == ["1.0", None]
 
 
 def test_bytes_that_are_no_image(tmp_path):
@@ -317,6 +324,32 @@ def test_folders_that_are_no_data_set(tmp_path):
     assert failure(f"hub:{tmp_path}/none").startswith(f"{tmp_path}/none")
     made().select([]).to_parquet(tmp_path / "none.parquet")
     assert failure(f"hub:{tmp_path}/none.parquet") == f"{tmp_path}/none.parquet, split all: it has no rows."
+
+
+def test_a_folder_above_saved_data_sets_names_them(tmp_path):
+    datasets.DatasetDict({"train": made()}).save_to_disk(tmp_path / "sets" / "dd")
+    for name in ("odd", "one"):
+        made().save_to_disk(tmp_path / "sets" / name)
+    said = "it holds saved data sets: {}. Name one: hub:{}."
+    assert failure(f"hub:{tmp_path}/sets") == f"{tmp_path}/sets: " + said.format("dd, odd, one", f"{tmp_path}/sets/dd")
+    assert said.format("sets/dd, sets/odd, sets/one", f"{tmp_path}/sets/dd") in failure(f"hub:{tmp_path}")
+    assert len(load_data(f"hub:{tmp_path}/sets/one")) == 2
+    for split in ("train", "test"):
+        made().save_to_disk(tmp_path / "parts" / split)
+    assert load_data(f"hub:{tmp_path}/parts").counts()["by_split"] == {"test": 2, "train": 2}
+
+
+def test_files_of_several_kinds_in_a_folder_are_refused_and_not_one_kind_taken(tmp_path):
+    (tmp_path / "set").mkdir()
+    made().to_parquet(tmp_path / "set" / "a.parquet")
+    (tmp_path / "set" / "notes.json").write_text("{}")
+    assert len(load_data(f"hub:{tmp_path}/set")) == 2
+    for name in ("b.csv", "c.jsonl"):
+        (tmp_path / "set" / name).write_text("question,answer\na?,b\n")
+    said = "it holds files of .parquet and of .csv, .jsonl, of which only .parquet would be read. Keep one kind in the folder."
+    assert failure(f"hub:{tmp_path}/set") == f"{tmp_path}/set: {said}"
+    (tmp_path / "set" / "README.md").write_text("---\nconfigs:\n- config_name: a\n  data_files: '*.parquet'\n---\n")
+    assert len(load_data(f"hub:{tmp_path}/set")) == 2
 
 
 def test_a_column_that_is_missing_is_named(tmp_path):

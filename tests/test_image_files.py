@@ -3,6 +3,7 @@
 import gzip
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin, features
 
+from osler.datasets.rows import image_below
 from osler.errors import DataError
 from osler.examples import thumbnail
 from osler.file_kinds import kind_of_file
@@ -415,6 +417,8 @@ def test_of_noise_nothing_is_claimed(refused):
 
 # --- what is no file ---
 
+SEVERAL = ("im1.png, im2.png", "im1.png;im2.png", "im1.png im2.JPG", "['im1.png', 'im2.png']", "a|b", "im1.png | im2.png")
+
 
 @pytest.mark.parametrize(
     ("name", "why"),
@@ -430,6 +434,11 @@ def test_of_noise_nothing_is_claimed(refused):
         ("https://example.org/x.png", "it is an address, and nothing is downloaded. Download"),
         ("data:image/png;base64," + "A" * 5000, "it is an image written out as text. Save it as a file"),
         ("nul\0.png", "no such image file. Check the path"),
+        *((name, "x.png'. Write the path as the file is called.") for name in ("x.jpg", "x", "x.dcm", "x.JPEG")),
+        ("1.2.840", "1.2.840.JPG'. Write the path"),
+        ("1.2.9", "no such image file. Check the path"),
+        *((name, "it reads as several images in one name. Write several as a list") for name in SEVERAL),
+        *((name, "no such image file. Check the path") for name in ("a, b", "a.png-b.png", "my x, of 2.png")),
     ],
 )
 def test_what_is_no_file_is_told_at_once_with_what_may_be_meant(tmp_path, name, why):
@@ -437,7 +446,7 @@ def test_what_is_no_file_is_told_at_once_with_what_may_be_meant(tmp_path, name, 
     (tmp_path / "deep").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "loop.png").symlink_to("loop.png")
-    for one in ("deep/x.png", "x.png", "a b.png", "e\u0301.png"):
+    for one in ("deep/x.png", "x.png", "a b.png", "e\u0301.png", "1.2.840.JPG", "1.2.png"):
         (tmp_path / one).write_bytes(WHOLE["png"])
     with pytest.raises(DataError) as caught:
         open_image(f"{tmp_path}/{name}")
@@ -445,6 +454,19 @@ def test_what_is_no_file_is_told_at_once_with_what_may_be_meant(tmp_path, name, 
     assert why in str(caught.value)
     assert len(str(caught.value)) < 800
     assert why_absent(str(tmp_path / "none")) is None
+
+
+def test_a_root_that_is_a_file_is_said_to_be_one(tmp_path):
+    for name in ("rows.csv", "x.png"):
+        (tmp_path / name).write_bytes(WHOLE["png"])
+    said = f"there is no image a.png below {tmp_path / 'rows.csv'}, which is a file and no folder. Name the folder"
+    with pytest.raises(DataError, match=re.escape(said)):
+        image_below(tmp_path / "rows.csv", "a.png")
+    assert image_below(tmp_path / "rows.csv", str(tmp_path / "x.png")) == str(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"x\.jpg, but there is '.*x\.png'\. Write the path"):
+        image_below(tmp_path, "x.jpg")
+    with pytest.raises(DataError, match="Name the folder that its path starts from"):
+        image_below(tmp_path, "y.jpg")
 
 
 def test_a_file_that_may_not_be_read_is_told_and_not_called_damaged(tmp_path, monkeypatch):

@@ -280,7 +280,7 @@ def test_places_of_rows_over_several_lines(tmp_path):
             "q,a\n1,2\n".encode("utf-16"),
             "from line 1 on it is not in UTF-8 (invalid start byte at byte 0). It begins as UTF-16",
         ),
-        (b"q;a\n1;2\n", "a.csv: its header has no comma, but semicolons: 'q;a'. Save it with commas."),
+        (b"q|a\n1|2\n", "a.csv: its header has no comma, but bars: 'q|a'. Save it with commas."),
         (b"q,a, q\n1,2,3\n", "a.csv: its header names the column 'q' twice."),
         (b"q,a\n1," + b"x" * 400 + b"\n", "a.csv, row 1: from line 2 on it is no CSV (field larger than field limit (300))."),
         (b"q,a\n1," + b"x" * 900 + b"\n", "a.csv, row 1: from line 2 on it is no CSV (a line has more than 600 bytes)."),

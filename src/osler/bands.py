@@ -4,7 +4,8 @@
     extra:age@18,40,65     <18, 18-39, 40-64, >=65: a band begins with its edge, and 39.5 is in 18-39
     extra:site@each        the numbers are codes: each is a slice, however many there are
 
-What is no number has no band, and keeps a slice of its own ("90+"), as have rows that do not say.
+What is no number has no band, and keeps a slice of its own ("90+"), as have rows that do not say. More than `MANY_TEXTS`
+different values are no slices either, unless each is asked for.
 """
 
 import math
@@ -20,10 +21,14 @@ from osler.errors import RecipeError
 MANY = 12
 """More different numbers than this are not sliced one by one unless that is asked for; our default."""
 
+MANY_TEXTS = 50
+"""More different values than this, texts as well, are not sliced one by one unless that is asked for; our default."""
+
 SEPARATOR, EACH, UNKNOWN = "@", "each", "unknown"
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_AGE = re.compile(r"(\d{3})([DWMY])|(\d{1,2})(Y)", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"([+-]?\d+),(\d{1,2})", re.ASCII)  # with three digits behind it, it may be one of thousands
+_AGE = re.compile(r"(\d{3})([DWMY])|(\d{1,2})(Y)", re.ASCII | re.IGNORECASE)
 _IN_A_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 
 
@@ -77,32 +82,47 @@ def banded(axis: str, bands: str) -> str:
 def number_in(value: Any) -> float | None:
     """The number that `value` is, or is written as; None where it is none. An age as DICOM writes it is in years.
 
-    Source: DICOM PS3.5, value representation AS: three digits and D, W, M or Y. One or two digits and Y are taken too.
+    "20,5" is 20.5. Source: DICOM PS3.5, value representation AS: three digits and D, W, M or Y. One or two digits and Y, and
+    small letters, are taken too.
     """
     if isinstance(value, bool):
         return None
     text = value.strip() if isinstance(value, str) else str(value)
     if age := _AGE.fullmatch(text):
         count, unit = age[1] or age[3], age[2] or age[4]
-        return int(count) / _IN_A_YEAR[unit]
+        return int(count) / _IN_A_YEAR[unit.upper()]
+    if comma := _DECIMAL_COMMA.fullmatch(text):
+        text = f"{comma[1]}.{comma[2]}"
     number = float(text) if _NUMBER.fullmatch(text) else math.nan
     return number if math.isfinite(number) else None
 
 
 def require_few(field: str, labels: Collection[str]) -> None:
-    """Errors: RecipeError where `labels` hold more than `MANY` different numbers and `field` says nothing about them, or
-    bands and not one number."""
+    """Errors: RecipeError where `field` says nothing of `labels` that are more than `MANY` different numbers or `MANY_TEXTS`
+    different values; or has bands, and of its values none is a number, or more than `MANY_TEXTS` are texts."""
     key, bands, each = parted(field)
     said = set(labels) - {UNKNOWN}
     if bands and said and not said & set(bands.labels):
-        raise RecipeError(f"no value of {key!r} is a number: there is {min(said)!r}, for instance. Leave out the bands.")
+        what = f"no value of {key!r} is a number: there is {min(said)!r}, for instance."
+        raise RecipeError(f"{what} Write numbers as 20.5 or 20,5; where they are texts, leave out the bands.")
     numbers = {number for label in labels if (number := number_in(label)) is not None}
     if bands or each or len(numbers) <= MANY:
+        _require_few_texts(key, said - set(bands.labels if bands else ()), each, bands is not None)
         return
     raise RecipeError(
         f"{key!r} has {len(numbers)} different numbers, from {_written(min(numbers))} to {_written(max(numbers))}, and a slice "
         f"for each would be too small. Give the edges of bands, as in --bands 18,40,65 (or the axis extra:{key}@18,40,65); "
         f"where they are codes and no amounts, --bands {EACH}."
+    )
+
+
+def _require_few_texts(key: str, texts: Collection[str], each: bool, banded: bool) -> None:
+    if each or len(texts) <= MANY_TEXTS:
+        return
+    other = " that are no numbers" if banded else ""
+    do = "Write them as numbers" if banded else f"Name a column of fewer; where each is to be a slice, --bands {EACH}"
+    raise RecipeError(
+        f"{key!r} has {len(texts)} different values{other}, as {min(texts)!r}, and a slice for each would be too small. {do}."
     )
 
 

@@ -6,6 +6,7 @@ is transparent, its colours show. Grey of more than 8 bits is scaled (osler.grey
 """
 
 import os
+import re
 import struct
 import unicodedata
 import warnings
@@ -33,6 +34,9 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000", "ICO"
 )
 """The formats that are read. Pillow knows more, some of which run other programs, or tell no broken file from a whole one."""
 
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jp2", ".ppm", ".pgm", ".avif")
+"""What the names of image files end in; a name with another, or with none, may mean one of these."""
+
 LONGEST_NAME = 300
 """Of a longer path only so many characters are said."""
 
@@ -55,6 +59,9 @@ _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 258, 262, 339
 _FADED = 16  # colours of 16 bits that are all below 1 / 16 of white: they are of 12 bits or fewer
 _PNG, _PIECE = b"\x89PNG\r\n\x1a\n", 1 << 20
 _PADDED = 512  # so many zero bytes at the end are no part of what a compressed image says
+
+_ENDS = "|".join(re.escape(one) for one in EXTENSIONS)
+_SEVERAL = re.compile(rf"(?:{_ENDS})['\"]?\s*[,|;\s]\s*\S.*(?:{_ENDS})|[^|/]\|[^|/]", re.IGNORECASE)  # a.png, b.png or a|b
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
 
@@ -97,8 +104,11 @@ def why_absent(path: str) -> tuple[str, str] | None:
         return "it is an image written out as text", "Save it as a file, and name its path."
     if "://" in path:
         return "it is an address, and nothing is downloaded", "Download the images, and name their paths."
-    near = _near(path)
-    return None if near is None else (f"but there is {near!r}", "Write the path as the file is called.")
+    if (near := _near(path)) is not None:
+        return f"but there is {near!r}", "Write the path as the file is called."
+    if _SEVERAL.search(path):
+        return "it reads as several images in one name", "Write several as a list, or in a cell of a table parted by ';'."
+    return None
 
 
 def short(path: str) -> str:
@@ -107,11 +117,13 @@ def short(path: str) -> str:
 
 
 def _near(path: str) -> str | None:
-    """The file that `path` may mean: written with other slashes, accents, cases or escapes."""
+    """The file that `path` may mean: written with other slashes, accents, cases, escapes or another extension."""
     stem, suffix = os.path.splitext(path)
     tried = [path.replace("\\", "/"), unquote(path), path.strip()]
     tried += [unicodedata.normalize(form, path) for form in ("NFC", "NFD")]
     tried += [stem + suffix.lower(), stem + suffix.upper()]
+    bare = stem if suffix.lower() in (*EXTENSIONS, ".dcm") else path  # 1.2.840 is a name without an extension
+    tried += [bare + end for one in EXTENSIONS for end in (one, one.upper())]
     return next((one for one in tried if one != path and os.path.isfile(one)), None)
 
 

@@ -199,7 +199,7 @@ def cells(passes: Passes, axis: str) -> dict[str, Cell]:
 def in_order(labels: Iterable[str], axis: str) -> list[str]:
     """The different `labels` of `axis`, sorted by `place`.
 
-    Errors: RecipeError where they are numbers of the rows' own, and too many to be slices.
+    Errors: RecipeError where they are numbers or texts of the rows' own, and too many to be slices.
     """
     found = set(labels)
     if axis.startswith(EXTRA):

@@ -12,6 +12,7 @@ from typing import Any
 
 from osler.checking.counts import Counts
 from osler.checking.pictures import Pictures, stamp
+from osler.checking.repeats import Repeats
 from osler.checking.rows import Asking, row_problems, text_of
 from osler.checking.seen import Known, Said, Seen, key_of
 from osler.checking.tally import Kind, Tally
@@ -93,13 +94,14 @@ def check_data(spec: str | Mapping[str, Any] | DataSpec, asking: Asking, split: 
     Errors: DataError for a spec that stands for nothing.
     """
     asked_for = spec if isinstance(spec, DataSpec) else parse_spec(spec)
-    counts, tally, seen, known = Counts(), Tally(), Seen(), Known()
+    counts, tally, seen, known, repeats = Counts(), Tally(), Seen(), Known(), Repeats()
     sound, images, n_known = bytearray(), 0, 0
     try:
         with collecting(tally.unread), bar("Check rows", None) as tick:
             for one in examined(rows_of(asked_for, split, tally), asking, known):
                 sample, place = one.sample, _place(one.sample)
                 counts.add(sample)
+                repeats.add(sample, place)
                 images += sum(map(seen.is_new, sample.images))
                 n_known += one.known
                 earlier = seen.earlier(sample.id, place)
@@ -111,6 +113,7 @@ def check_data(spec: str | Mapping[str, Any] | DataSpec, asking: Asking, split: 
                 tick("")
     finally:
         seen.close()
+        repeats.close()
         known.close()
     _split_of_some(counts, tally)
     listed = [problem.to_json() for problem in tally.listed]
@@ -122,7 +125,10 @@ def check_data(spec: str | Mapping[str, Any] | DataSpec, asking: Asking, split: 
         "problem_kinds": [kind.to_json() for kind in tally.kinds],
         "model": asking.target.name,
         "prompt_budget": asking.target.budget,
+        **repeats.to_json(),
     }
+    if asked_for.limit is not None:
+        further["limit_heeded"] = False
     return Checked(counts.to_json(counts.n + tally.unreadable, images, listed) | further, tally.kinds, bytes(sound))
 
 

@@ -16,6 +16,12 @@ Spec = Annotated[str, typer.Argument(help="NAME, NAME:PATH?images=ROOT, or {name
 UNSOUND = 3
 """The exit code of --strict where there are problems."""
 
+_REPEATS = {
+    "repeated": "repeat an earlier one, with its images, question, options and gold",
+    "contradictory": "contradict an earlier one, with its images, question and options but another gold",
+}
+"""What is counted by `osler.checking.repeats`, in words."""
+
 _TOTALS = ("n", "n_images", "n_multi_image", "n_open_ended", "n_without_images", "n_options_twice")
 
 
@@ -66,7 +72,7 @@ def check(
     else:
         _print_counts(spec, numbers, "n_sound", "n_problems")
         _print_problems(checked.kinds)
-        _print_notes(numbers, named=bool(model or recipe), limited=known.limit is not None)
+        _print_notes(numbers, named=bool(model or recipe))
     if not numbers["n"] or not sum(numbers["by_split"].values()):
         first = f" {checked.kinds[0].first}" if checked.kinds else ""
         raise DataError(f"no row of {spec} could be read.{first}")
@@ -104,16 +110,18 @@ def _print_problems(kinds: "list[Kind]") -> None:
     if not kinds:
         typer.echo("No problem was found.")
         return
-    rows = [[plain(one.first.what), f"{one.n:,}", plain(_place(one)), plain(one.first.fix)] for one in kinds]
+    rows = [
+        [plain(one.first.what), f"{one.n:,}", plain(_written(one.first.file, one.first.row)), plain(one.first.fix)]
+        for one in kinds
+    ]
     print_table("", ("problem, as the first row has it", "rows", "first", "what to do"), rows)
 
 
-def _place(kind: "Kind") -> str:
-    first = kind.first
-    return f"{first.file or '-'}" + (f", row {first.row}" if first.row is not None else "")
+def _written(file: str | None, row: int | None) -> str:
+    return f"{file or '-'}" + (f", row {row}" if row is not None else "")
 
 
-def _print_notes(numbers: dict[str, Any], named: bool, limited: bool) -> None:
+def _print_notes(numbers: dict[str, Any], named: bool) -> None:
     """What was not looked at, and what is no problem but worth knowing."""
     if numbers["n_without_images"]:
         typer.echo(f"{numbers['n_without_images']:,} rows were read without images; ?images=ROOT names their folder.")
@@ -121,7 +129,11 @@ def _print_notes(numbers: dict[str, Any], named: bool, limited: bool) -> None:
         typer.echo(f"{numbers['n_options_twice']:,} rows offer an option twice: no manifest can hold them.")
     if not named:
         typer.echo("No model was named, so that the length of prompts was not judged: see --model and --recipe.")
-    if limited:
+    for name, what in _REPEATS.items():
+        if numbers[f"n_{name}"]:
+            earlier, place = (plain(_written(one["file"], one["row"])) for one in numbers[name])
+            typer.echo(f"{numbers[f'n_{name}']:,} rows {what}: first {place} (the earlier: {earlier}).")
+    if not numbers.get("limit_heeded", True):
         typer.echo("The spec's limit was not heeded: any row may be drawn.")
     if clean := numbers.get("clean"):
         left = f", without {clean['options_twice']:,} that offer an option twice" if clean["options_twice"] else ""

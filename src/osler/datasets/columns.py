@@ -11,20 +11,24 @@
     patient                  the group, which is then a patient
     group_is_patient         whether the group is one; true or false
 
+Options that all carry their letters, as "A) x", lose them (osler.datasets.lettered). A last lettered column that reads NA is
+empty where two others remain and the answer is not that one: R and pandas write so.
+
 A column is known by its name, whatever its case, blanks and hyphens ("Question Type" is question_type), or by one of `ALIASES`;
 `columns: {question: text, answer: label}` in a spec names others. A column that has none of these names is kept in `extra`, and
-so is one called "subject" whose first cell holds no digit, as "Anatomy": that is a topic, and no patient. stderr says so. A
-cell that is empty is absent, and one that reads NaN is an error. Labels of modality and question type that are not known count
-as unknown and are told on stderr.
+so is one called "subject" whose first cell holds no digit, as "Anatomy": that is a topic, and no patient. stderr says which. A
+cell that is empty is absent; so is one of `MAY_BE_ABSENT` that reads NA, and NaN elsewhere is an error. Labels of modality and
+question type that are not known count as unknown and are told on stderr.
 """
 
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from osler.datasets.questions import list_in, told_place
+from osler.datasets.lettered import without_letters
+from osler.datasets.questions import list_in, seems_chosen, told_place
 from osler.errors import DataError, unknown
 from osler.progress import console
 from osler.schema import LETTERS, fold_text
@@ -45,6 +49,11 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 
 ABSENT = ("", "na", "n/a", "#n/a", "nan", "null")
 """What programs write, in any case, into the cell of a label or patient that is not known."""
+
+MAY_BE_ABSENT = ("source", "language", "split", "modality", "question_type", "patient", "group")
+"""The columns in which a cell that reads NA, or is NaN, is empty."""
+
+_LETTER = re.compile(r"\(?[A-Ja-j][).:]?")
 
 _ONE_OF = (("image", "images"), GOLDS, ("patient", "group"), ("options", *LETTERS))
 """Names for the same thing: who names a column for one of them does not mean a column that is called like another."""
@@ -72,6 +81,11 @@ def reads_absent(cell: str) -> bool:
     return cell.strip().lower() in ABSENT
 
 
+def names_patient(field: str) -> bool:
+    """Whether a field called `field` says whose a row is wherever it stands, as "patient_id"; "subject" may be a topic."""
+    return name_of(field) == "patient" and _folded(field) != "subject"
+
+
 def columns_of(there: Iterable[str] | Mapping[str, Any], named: Mapping[str, str]) -> dict[str, str]:
     """The name of each of `NAMES` that one of the columns `there` has, by `named` or by itself.
 
@@ -89,26 +103,33 @@ def columns_of(there: Iterable[str] | Mapping[str, Any], named: Mapping[str, str
     found = dict(named)
     for column in there:
         one = name_of(column)
-        if one == "patient" and column not in named.values() and _is_topic(column, first.get(column)):
-            _tell_topic(column, first[column])
+        is_subject = _folded(column) == "subject" and column not in named.values()
+        if is_subject and _is_topic(first.get(column)):
+            _tell_subject(column, first.get(column), is_topic=True)
             continue
         if one is None or one in named or one in settled or column in named.values():
             continue
         if one in found:
             raise DataError(f"its columns {found[one]!r} and {column!r} are both {one}. Name one: columns: {{{one}: ...}}.")
         found[one] = column
+        if is_subject:
+            _tell_subject(column, first.get(column), is_topic=False)
     _require(found, there)
     return found if "A" in found and "B" in found else {name: found[name] for name in found if name not in LETTERS}
 
 
-def _is_topic(column: str, cell: Any) -> bool:
-    """Whether `cell`, the first of a column called subject, is no id of a patient: a text without a digit, as "Anatomy"."""
-    return _folded(column) == "subject" and isinstance(cell, str) and bool(cell.strip()) and not re.search(r"\d", cell)
+def _is_topic(cell: Any) -> bool:
+    """Whether `cell`, the first of a column called subject, is no id of a patient: empty, or without a digit, as "Anatomy"."""
+    return cell is None or not re.search(r"\d", str(cell))
 
 
-def _tell_topic(column: str, cell: str) -> None:
-    said = f"the column {column!r} holds {cell[:60]!r}, which is no id, and is kept in extra."
+def _tell_subject(column: str, cell: Any, is_topic: bool) -> None:
+    """On stderr, whether the column is taken for the patient, by its first `cell`, and what to do where that is wrong."""
+    shown = f"holds {str(cell)[:60]!r}" if str(cell or "").strip() else "has an empty first cell"
+    said = f"the column {column!r} {shown}, which is no id, and is kept in extra."
     do = f"If it is the patient, say so: columns: {{patient: {column}}}."
+    if not is_topic:
+        said, do = f"the column {column!r} {shown} and is taken for the patient.", "If it is a topic, rename the column."
     console.print(f"{said} {do}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -129,6 +150,7 @@ def manifest_row(cells: Mapping[str, Any], columns: Mapping[str, str], name: str
         if "group" in fields:
             raise DataError("it has both a patient and a group. Name one of the two columns.")
         fields |= {"group": patient, "group_is_patient": True}
+    fields.setdefault("group_is_patient", False)  # said, so that a column "patient" that was not taken stays in extra
     if said.get("group_is_patient") is not None:
         fields["group_is_patient"] = truth(said["group_is_patient"])
     shown = {one: said[one] for one in ("image", "images") if said.get(one) is not None}
@@ -141,13 +163,17 @@ def manifest_row(cells: Mapping[str, Any], columns: Mapping[str, str], name: str
     rest = {column: value for column, value in cells.items() if column not in used and value is not None and value != ""}
     extra = {f"column_{column}" if column in _RESERVED else column: value for column, value in rest.items()}
     gold = _gold(said, options)
-    _require_no_lost_options(gold, rest)
+    if fields.get("kind") != "open":
+        _require_no_lost_options(gold, [one for one in columns if one == "options" or one in LETTERS], rest)
     return {**extra, **fields, **gold}
 
 
-def _require_no_lost_options(gold: Mapping[str, Any], rest: Iterable[str]) -> None:
-    """Errors: DataError where the gold of an open question is a letter, and options seem to be in a column that is not used."""
+def _require_no_lost_options(gold: Mapping[str, Any], empty: Sequence[str], rest: Iterable[str]) -> None:
+    """Errors: DataError where the gold of an open question is a letter, but columns of options are `empty` or not used."""
     letter = gold["answers"][0].strip() if len(gold.get("answers", ())) == 1 else ""
+    if empty and (_LETTER.fullmatch(letter) or seems_chosen(letter, "")):
+        what = f"its answer {letter!r} is the letter of an option, but its options ({', '.join(empty)}) are empty."
+        raise DataError(f"{what} Fill them in, or write open in a column kind where that is the answer itself.")
     likely = [column for column in rest if re.search("choice|option", column, re.IGNORECASE)]
     if len(letter) == 1 and letter in LETTERS and likely:
         what = f"its answer is the letter {letter}, but it has no options, and its column {likely[0]!r} is not used."
@@ -155,17 +181,14 @@ def _require_no_lost_options(gold: Mapping[str, Any], rest: Iterable[str]) -> No
 
 
 def _checked(name: str, column: str, value: Any) -> Any:
-    """`value`, None where it is empty.
-
-    Errors: DataError where it reads NaN, but for the text of an option or answer; and for a patient or group that reads NA.
-    """
+    """`value`, None where it is empty. Errors: DataError where it reads NaN, but for the text of an option or answer."""
     if isinstance(value, str) and not value.strip():
+        return None
+    if name in MAY_BE_ABSENT and (reads_absent(value) if isinstance(value, str) else value != value):
         return None
     reads_nan = isinstance(value, str) and value.strip().lower() == "nan" and name not in _MAY_READ_NAN
     if reads_nan or (isinstance(value, float) and math.isnan(value)):
         raise DataError(f"the field {name!r} (column {column!r}) is NaN, not a number. Fill it in, or leave the cell empty.")
-    if name in ("patient", "group") and isinstance(value, str) and reads_absent(value):
-        raise DataError(f"the field {name!r} (column {column!r}) is {value!r}, which is none. Leave the cell empty.")
     return value
 
 
@@ -191,20 +214,34 @@ def _options(said: Mapping[str, Any]) -> list[str]:
     found = said.get("options")
     if found is None:
         letters = [letter for letter in LETTERS if letter in said]
-        texts = [said[letter] for letter in letters]
-        while texts and texts[-1] is None:
-            texts.pop()
+        texts = _up_to_last([said[letter] for letter in letters], said)
         if letters[: len(texts)] != list(LETTERS[: len(texts)]) or None in texts:
             empty = next(letter for letter in LETTERS if said.get(letter) is None)
             raise DataError(f"its option {empty} is empty, but a later one is not.")
-        return [_text("options", text) for text in texts]
+        return without_letters([_text("options", text) for text in texts])
     if isinstance(found, str):
         found = list_in(found.strip()) or found.split("|")
     if isinstance(found, Mapping):
         found = [found[letter] for letter in sorted(found) if found[letter] is not None]
     if not isinstance(found, list):
         raise DataError(f"the field 'options' should be a list of texts, not {found!r}.")
-    return [_text("options", text) for text in found]
+    return without_letters([_text("options", text) for text in found])
+
+
+def _up_to_last(texts: list[Any], said: Mapping[str, Any]) -> list[Any]:
+    """`texts` without the last that are empty, or that read NA where two or more others remain and the gold is none of them."""
+    while texts and texts[-1] is None:
+        texts = texts[:-1]
+    kept = len(texts)
+    while kept and (texts[kept - 1] is None or reads_absent(str(texts[kept - 1]))):
+        kept -= 1
+    if not 2 <= kept < len(texts):
+        return texts
+    try:
+        place = _gold(said, ["" if text is None else _text("options", text) for text in texts]).get("answer_index", 0)
+    except DataError:  # told once the options are known
+        place = 0
+    return texts if place >= kept else texts[:kept]
 
 
 def _gold(said: Mapping[str, Any], options: list[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Med-R1 too saves its data; the rows are ours.
     images | image              paths below ROOT of `?images=ROOT`, else of the file's own folder; or data:image/...;base64,...;
                                 each a text or {"path": ..., "bytes": ...}
     solution | answer           the gold, in `<answer>` or bare: a letter, or a text; without it what the assistant answers
-    options                     a list of texts; those of the question, where that lists them too
+    options                     a list of texts, "A) x" too; those of the question, where that lists them too
     id                          the file's name and the row's number where there is none
 
 An image may also be part of the content ({"type": "image", "image": PATH}). Marks, `<image>` or {"type": "image"}, must be as
@@ -37,6 +37,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from osler.datasets.columns import Labels
 from osler.datasets.jsonl import FIELDS, json_lines, manifest_sample
+from osler.datasets.lettered import without_letters
 from osler.datasets.load import DataSpec
 from osler.datasets.published import Answer, json_rows
 from osler.datasets.questions import Question, lists_options, options_in, seems_chosen, told_place
@@ -141,7 +142,7 @@ def _fields(row: _Row) -> dict[str, Any]:
 
 def _choice(text: str, row: _Row) -> Question:
     """The question of `text` and its options: the row's own, or those in the text. Errors: DataError where these differ."""
-    (question, read), own = options_in(text), tuple(row.options or ())
+    (question, read), own = options_in(text), tuple(without_letters(row.options or ()))
     if read and own and list(map(fold_text, read)) != list(map(fold_text, own)):
         raise DataError(f"its options are {list(own)}, but its question lists {list(read)}. Keep one of the two lists.")
     return question, own or read

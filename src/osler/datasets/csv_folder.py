@@ -6,7 +6,7 @@
 
 The form is ours, and so are these rows; `osler.datasets.columns` says what a column can be. Of several images the paths are
 parted by ";". They start from ROOT of `?images=ROOT`, else from the folder of the CSV. The file is in UTF-8 and separated by
-commas. Below a folder all `*.csv` are read.
+commas; or by semicolons or tabs, where its header has these and no comma. Below a folder all `*.csv` are read.
 """
 
 import os

@@ -5,7 +5,7 @@
     {name: hub, path: ..., columns: {image: pictures, question: text, answer: label}}
 
 A folder is what `save_to_disk` writes; or holds parquet, Arrow, JSON or CSV files, or pictures with a `metadata.csv`, from
-whose names the splits are told; a single parquet or Arrow file will do. A row, of our making, and what it can hold:
+whose names the splits are told, of one kind; a single parquet or Arrow file will do. A row, of our making, and all it can hold:
 
     {"image": {"bytes": b"..."}, "question": "Which organ is enlarged?", "options": ["Liver", "Spleen"], "answer": 1}
 
@@ -18,6 +18,7 @@ out, and told on stderr. A column `split` must agree with its part. Nothing that
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ from osler.progress import console
 from osler.schema import SPLITS, Sample
 
 _SAVED = ("dataset_dict.json", "state.json")
+_KINDS = (".arrow", ".csv", ".jsonl", ".parquet", ".tsv")
 _READ = ("arrow", "csv", "imagefolder", "json", "parquet")
 
 
@@ -77,15 +79,41 @@ def _parts(spec: DataSpec, path: Path) -> dict[str, Any]:
         return {"all": datasets.Dataset.from_file(str(path))}
     if path.is_file():
         raise DataError(f"{path}: it is neither a folder nor a file of .parquet or .arrow. Name the folder.")
-    _require_local(path)
+    if not (says_which := _says_which(path)):
+        _require_one(path)
     builder = datasets.load_dataset_builder(str(path.absolute()), spec.config)
     if (form := type(builder).__module__.split(".")[-1]) not in _READ:
         raise DataError(f"{path}: its files are of the form {form!r}; read are {', '.join(_READ)}. Save it with save_to_disk.")
+    if not says_which and form != "imagefolder":
+        _require_one_kind(path, [str(file) for files in (builder.config.data_files or {}).values() for file in files])
     return dict(builder.as_streaming_dataset())
 
 
-def _require_local(folder: Path) -> None:
-    """Errors: DataError where the folder's own description names files that lie elsewhere."""
+def _require_one(folder: Path) -> None:
+    """Errors: DataError where data sets were saved in folders below `folder`: read at once their rows would be mixed."""
+    saved = list[str]()
+    for at, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if set(files) & set(_SAVED):
+            saved.append(os.path.relpath(at, folder))
+            folders.clear()
+    if saved and not all(_known_split(name) for name in saved):
+        shown = ", ".join(saved[:5]) + (f" and {len(saved) - 5:,} more" if len(saved) > 5 else "")
+        raise DataError(f"{folder}: it holds saved data sets: {shown}. Name one: hub:{folder / saved[0]}.")
+
+
+def _require_one_kind(folder: Path, taken: list[str]) -> None:
+    """Errors: DataError where beside the files `taken`, which are of one kind, lie files of rows of another."""
+    there = {file.suffix.lower() for one in {os.path.dirname(file) for file in taken} for file in Path(one).glob("*.*")}
+    read = sorted({os.path.splitext(file)[1].lower() for file in taken})
+    if others := sorted((there & set(_KINDS)) - set(read)):
+        what = f"it holds files of {', '.join(read)} and of {', '.join(others)}, of which only {', '.join(read)} would be read."
+        raise DataError(f"{folder}: {what} Keep one kind in the folder.")
+
+
+def _says_which(folder: Path) -> bool:
+    """Whether the folder's own description says which files are read. Errors: DataError where these lie elsewhere."""
+    found = False
     for card in (folder / "README.md", folder / ".huggingface.yaml"):
         if not card.is_file():
             continue
@@ -98,6 +126,8 @@ def _require_local(folder: Path) -> None:
             raise DataError(f"{card}: its head is no YAML ({what}). Put it right, or remove it.") from error
         if isinstance(said, dict) and "://" in str(said.get("configs")):
             raise DataError(f"{card}: it names files that are not in the folder. Download them, or remove it.")
+        found |= isinstance(said, dict) and "configs" in said
+    return found
 
 
 @contextmanager

@@ -11,7 +11,10 @@
     split                       train | val | test; of every row of a data set or of none
     source, modality, question_type, rationale, language
     patient_or_group_id | group     what must not be split between train and test; group_is_patient says what it is
+    patient | patient_id | case_id | subject_id     the group, which is then a patient; kept in `extra` where the row says what
+                                its group is: group_is_patient is false, or there is a group beside it
 
+Options that all carry their letters in turn, as "A) x", lose them (osler.datasets.lettered).
 Every other field is kept in `Sample.extra`. A blank line is skipped. Of a folder, every `*.jsonl` below it is read.
 """
 
@@ -21,8 +24,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from osler.datasets.columns import names_patient, reads_absent
+from osler.datasets.lettered import without_letters
 from osler.datasets.load import DataSpec
 from osler.datasets.problems import refuse
+from osler.datasets.questions import told_place
 from osler.datasets.rows import at_row, image_below
 from osler.datasets.samples import kinds_of, known_modality, known_question_type, known_split
 from osler.errors import DataError, unknown
@@ -73,9 +79,33 @@ class _Row(BaseModel):
 
     @property
     def owner(self) -> str | None:
-        """The group, under either of its names."""
+        """The group, under either of its names, or the patient. Errors: DataError where these differ."""
         found = self.group if self.patient_or_group_id is None else self.patient_or_group_id
-        return None if found is None else str(found)
+        said = {} if found is None else {"group" if self.patient_or_group_id is None else "patient_or_group_id": str(found)}
+        said |= self.patients
+        if len(set(said.values())) > 1:
+            what = f"it belongs to {' but '.join(f'{name} {value!r}' for name, value in said.items())}."
+            raise DataError(f"{what} Keep one; or say group_is_patient, and the group is what must not be split.")
+        return next(iter(said.values()), None)
+
+    @property
+    def patients(self) -> dict[str, str]:
+        """The patient, under each of its names that has one; none where the row itself says what its group is.
+
+        As every row that osler writes does: what such a one has under these names is of `extra`. Errors: DataError.
+        """
+        grouped = self.group is not None or self.patient_or_group_id is not None
+        if "group_is_patient" in self.model_fields_set and (grouped or not self.group_is_patient):
+            return {}
+        found = {}
+        for name, value in (self.model_extra or {}).items():
+            if not names_patient(name) or isinstance(value, dict | list):  # facts about the patient, and no id
+                continue
+            if isinstance(value, bool):
+                raise DataError(f"the field {name!r} should be the id of a patient, not {value!r}.")
+            if value is not None and not reads_absent(str(value)):
+                found[name] = str(value)
+        return found
 
 
 FIELDS = frozenset(_Row.model_fields)
@@ -129,6 +159,7 @@ def _sample(row: _Row, root: str | Path, origin: str, distinct: bool = True) -> 
             raise DataError(f"the field {name!r} is empty.")
     options = _options(row, distinct)
     golds, gold_index = _choice(row, options) if options else (_open(row), None)
+    patients = row.patients
     return Sample(
         id=str(row.id),
         images=tuple(image if image.startswith(PHANTOM) else image_below(root, image) for image in row.references),
@@ -143,16 +174,16 @@ def _sample(row: _Row, root: str | Path, origin: str, distinct: bool = True) -> 
         source=row.source,
         split=known_split(row.split),
         group=row.owner,
-        group_is_patient=row.group_is_patient,
+        group_is_patient=row.group_is_patient or bool(patients),
         language=row.language,
-        extra=dict(row.model_extra or {}),
+        extra={name: value for name, value in (row.model_extra or {}).items() if name not in patients},
         origin=origin,
     )
 
 
 def _options(row: _Row, distinct: bool) -> tuple[str, ...]:
     """The options, none or two to ten, which the grader tells apart if they must be `distinct`. Errors: DataError."""
-    options = tuple(row.options or ())
+    options = tuple(without_letters(row.options or ()))
     if len(options) == 1:
         raise DataError("it has only one option. Give two or more, or none for an open question.")
     if len(options) > len(LETTERS):
@@ -173,11 +204,11 @@ def _answers(row: _Row) -> list[str]:
 def _choice(row: _Row, options: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
     """The gold option and its place, on which everything that the row says about its gold must agree."""
     places = list(map(fold_text, options))
-    found = {}
+    found, lettered = {}, list(options) != row.options
     for answer in _answers(row):
-        if fold_text(answer) not in places:
+        if not lettered and fold_text(answer) not in places:
             raise DataError(f"the gold {answer!r} is not among the options {list(options)}.")
-        found[places.index(fold_text(answer))] = f"answer {answer!r}"
+        found[told_place(options, answer) if lettered else places.index(fold_text(answer))] = f"answer {answer!r}"
     if row.answer_index is not None:
         if not 0 <= row.answer_index < len(options):
             raise DataError(f"the answer_index {row.answer_index} is none of the {len(options)} options (counted from 0).")

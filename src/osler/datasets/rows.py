@@ -14,9 +14,12 @@ from osler.image_files import short, why_absent
 
 
 def image_below(root: str | Path, image: str) -> str:
-    """The path of `image` below `root`. Errors: DataError where there is no such file."""
+    """The path of `image` below `root`. Errors: DataError where there is no such file, or `root` is itself a file."""
     path = os.path.join(root, image)
     if not os.path.isfile(path):
+        if os.path.isfile(root) and not os.path.isabs(image):
+            do = "Name the folder that its path starts from: ?images=ROOT."
+            raise DataError(f"there is no image {short(image)} below {root}, which is a file and no folder. {do}")
         why, do = why_absent(path) or ("", "Name the folder that its path starts from: ?images=ROOT.")
         raise DataError(f"there is no image {short(path)}{', ' * bool(why)}{why}. {do}")
     return path

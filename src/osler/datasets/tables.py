@@ -1,6 +1,7 @@
 """Rows of text in columns, CSV or TSV, each with its place: the number of the row, and the line where the two differ.
 
-The first line names the columns. Quotation marks may hold separators, line ends and, doubled, themselves. Empty lines are no
+The first line names the columns; where that of a CSV has no comma, but semicolons (as a German Excel saves it) or tabs, these
+separate its cells. Quotation marks may hold separators, line ends and, doubled, themselves. Empty lines are no
 rows, nor are rows of empty cells at the end of the file; last columns without a name or a cell are none. A file is read line by
 line, never whole, and no line beyond `MAX_LINE`.
 """
@@ -35,10 +36,13 @@ class Row:
 
 
 def table_rows(file: Path, separator: str = ",") -> Iterator[Row]:
-    """The rows of `file`; at least one. Errors: DataError that names the file, and the row where it is about one.
+    """The rows of `file`, at least one, by the `separator` or, for a comma, by what its header has instead.
+
+    Errors: DataError that names the file, and the row where it is about one.
 
     Names of columns lose outer blanks; the place is `FILE, row N`, or `FILE, row N (to line L)` where L is not simply N + 1.
     """
+    form, separator = "TSV" if separator == "\t" else "CSV", _separator_of(file, separator)
     with file.open("rb") as lines:
         reader = csv.reader(_text(iter(lambda: lines.readline(MAX_LINE + 1), b"")), delimiter=separator)
         names, width, number, begin, blank = list[str](), 0, 0, 1, list[str]()
@@ -64,11 +68,22 @@ def table_rows(file: Path, separator: str = ",") -> Iterator[Row]:
                 yield Row(number, where, dict(zip(names, fields, strict=False)))
         except (csv.Error, UnicodeDecodeError) as error:
             if not names:
-                raise DataError.at(file, None, _broken(error, begin, separator)) from error
-            refuse(f"{file}, row {number + 1}", _broken(error, begin, separator), error)
+                raise DataError.at(file, None, _broken(error, begin, form)) from error
+            refuse(f"{file}, row {number + 1}", _broken(error, begin, form), error)
             return
     if number == len(blank):
         raise DataError.at(file, None, "it has no row below its header." if names else "it is empty.")
+
+
+def _separator_of(file: Path, separator: str) -> str:
+    """`separator`; for a comma that the first line of `file` lacks, the semicolon or tab that it has, the more frequent one."""
+    with file.open("rb") as lines:
+        each = iter(lambda: lines.readline(MAX_LINE + 1), b"")
+        header = next((line for line in each if line.strip(b"\r\n\xef\xbb\xbf")), b"")
+    found = [other for other in (";", "\t") if other.encode() in header]
+    if separator != "," or b"," in header or not found:
+        return separator
+    return max(found, key=lambda other: header.count(other.encode()))
 
 
 def _misfit(fields: Sequence[str], names: Sequence[str], width: int) -> str | None:
@@ -97,9 +112,8 @@ def _next(reader: Iterator[list[str]]) -> list[str] | None:
         csv.field_size_limit(before)
 
 
-def _broken(error: csv.Error | UnicodeDecodeError, line: int, separator: str) -> str:
+def _broken(error: csv.Error | UnicodeDecodeError, line: int, form: str) -> str:
     """What is wrong from `line` on, and what to do about it."""
-    form = "TSV" if separator == "\t" else "CSV"
     if isinstance(error, csv.Error):
         return f"from line {line} on it is no {form} ({error})."
     kind = " It begins as UTF-16 does." if error.object[:2] in _UTF16 else ""

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from exported_runs import TEST, TRAIN, made_run
 from osler.cli.app import app
-from osler.config import FeatureSettings, ImageSettings
+from osler.config import FeatureSettings, ImageSettings, Recipe
 from osler.errors import ModelError, RecipeError, RunError
-from osler.exporting import folders, writing
+from osler.exporting import cards, evaluations, folders, sharing, writing
 from osler.exporting.adapters import A, B, _part, stack_of
 from osler.exporting.answering import Job, answered
 from osler.exporting.evaluations import data_label
@@ -125,14 +125,42 @@ def test_the_folder_has_transformers_files_and_no_pickle(made):
 def test_no_path_leaves_with_it(made):
     for file in (*made.whole.path.glob("*.json"), *made.whole.path.glob("*.md"), *made.adapter.path.glob("*.md")):
         assert str(made.root) not in file.read_text(), file
-    assert writing._judge("chat:/models/lab/seer") == "chat:seer"
-    assert [writing._judge(one) for one in ("chat:lab/seer", "phantoms", JUDGE["model"])] == [
+    assert sharing.shown_judge("chat:/models/lab/seer") == "chat:seer"
+    assert [sharing.shown_judge(one) for one in ("chat:lab/seer", "phantoms", JUDGE["model"])] == [
         "chat:lab/seer",
         "phantoms",
         JUDGE["model"],
     ]
     assert data_label("medr1:/data/a/CT_train.json?images=/data/b") == "medr1:CT_train.json"
     assert data_label({"name": "jsonl", "path": "/x/rows.jsonl"}) == "jsonl:rows.jsonl"
+
+
+def test_no_secret_and_no_path_of_a_setting_leaves_with_it(tmp_path):
+    lexicon = {"lexicon": "/home/alice/ward7/lex.json", "more": ["~/ward7/b.json", {"/home/alice/c": r"C:\\alice\\d.txt"}]}
+    settings = {**lexicon, "folder": "/home/alice/terms/", "api_key": "sk-SECRET", "max_tokens": 128, "mode": "strict"}
+    passed = {"deepspeed": "/home/alice/ds.json", "hub_token": "hf_SECRET", "top_p": 0.9, "bf16": True,
+              "nested": {"a": "/home/alice/x"}, "report_to": None}  # fmt: skip
+    run = made_run(tmp_path / "run", trl=passed, rewards=[{"name": "accuracy", "settings": settings}],
+                   judge={"model": "openai:http://alice:SECRET@host/v1?key=SECRET#seer"})  # fmt: skip
+    done = export(run.path, tmp_path / "out", adapter=True)
+    told = [(done.path / name).read_text() for name in ("osler.json", "README.md")]
+    assert not [word for word in ("alice", "SECRET", "ward7") for text in told if word in text]
+    recipe = done.about.recipe
+    assert recipe["trl"] == {"deepspeed": "...", "hub_token": "...", "top_p": 0.9, "bf16": True, "nested": "...",
+                             "report_to": "..."}  # fmt: skip
+    assert recipe["rewards"][0]["settings"] == {
+        "lexicon": "lex.json", "more": ["b.json", {"c": "d.txt"}], "folder": "terms", "api_key": "...", "max_tokens": 128,
+        "mode": "strict"}  # fmt: skip
+    assert done.about.judges == ["openai:http://host/v1#seer"]
+    Recipe.model_validate(recipe)
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [("../models/own", "own"), ("./own", "own"), ("models/lab/own", "own"), ("lab/own", "lab/own"), ("run:/x/y@3", "y@3")],
+)
+def test_a_model_is_named_without_its_folders(model, shown):
+    assert sharing.shown_model(model) == shown
 
 
 def test_a_large_model_is_cut_into_shards_that_are_the_same_model(made, tmp_path):
@@ -267,8 +295,40 @@ def test_the_card_says_what_is_known_and_what_is_not(made):
 def test_the_card_invents_nothing(made, tmp_path):
     run = made_run(tmp_path / "alone", method="sft")
     card = (export(run.path, tmp_path / "out").path / "README.md").read_text()
-    assert "None of exactly these weights was found. Nothing is known of how well it answers." in card
+    assert "None of the run at this checkpoint was found. Nothing is known of how well it answers." in card
     assert "judge**" not in card
+
+
+def test_the_card_says_in_which_type_an_evaluation_was_made(made, tmp_path):
+    (one,) = made.whole.about.evaluations
+    assert (one["dtype"], one["device"]) == ("fp32", "cpu")
+    whole, half = (
+        (export(made.second.path, tmp_path / name, dtype=name).path / "README.md").read_text() for name in ("fp32", "bf16")
+    )
+    row = next(line for line in half.splitlines() if line.startswith("| phantoms:7"))
+    assert "| fp32, cpu |" in row
+    assert "Evaluated in fp32; this folder is in bf16 and was not evaluated itself." in half
+    assert "not evaluated itself" not in whole + (made.adapter.path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("types", "said"),
+    [
+        (("fp32", "bf16"), "rows evaluated in another type are of the run"),
+        ((None,), "Evaluated in a type that was not recorded"),
+    ],
+)
+def test_types_that_are_mixed_or_unknown_are_told(types, said):
+    about = SimpleNamespace(dtype="bf16", evaluations=[{"dtype": one} for one in types])
+    assert said in cards._other_types(about)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "found"),
+    [("auto", "cpu", "fp32"), ("auto", "NVIDIA H100", "bf16"), ("bfloat16", "cpu", "bf16"), (None, "cpu", None)],
+)
+def test_the_type_of_an_evaluation_is_what_it_computed_in(asked, device, found):
+    assert evaluations._dtype(asked, device) == found
 
 
 def test_an_evaluation_elsewhere_can_be_named_and_must_be_of_these_weights(made, tmp_path):
@@ -310,6 +370,34 @@ def test_only_train_runs_can_be_exported_and_no_blind_twin(made, tmp_path):
     (bare / "floor.json").unlink()
     with pytest.raises(RunError, match=r"floor\.json is missing"):
         export(bare, tmp_path / "out")
+
+
+def test_of_a_chain_a_stage_is_to_be_named(made, tmp_path):
+    chain = Run.create(tmp_path / "chain", "study", state="done")
+    with pytest.raises(RunError, match="Nothing in it was trained"):
+        export(chain.path)
+    for number, (name, kind) in enumerate([("grpo", "train"), ("form", "train"), ("form-test", "eval")]):
+        Run.create(chain.path / name, kind, started=f"{9 - number}")
+    Run.create(chain.path / "form" / "blind_twin", "train", blind=True)
+    with pytest.raises(RunError, match=rf"chain is a chain.*Name a stage: {chain.path}/form, {chain.path}/grpo\.$"):
+        export(chain.path)
+
+
+def test_the_working_directory_is_refused_before_any_work(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(writing, "loaded", None)
+    with pytest.raises(RunError, match=r"^\. is the folder that you are in"):
+        export(made.second.path, ".")
+    assert tmp_path.is_dir()
+
+
+def test_a_link_to_an_empty_folder_is_filled(made, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    done = export(made.first.path, tmp_path / "link", adapter=True)
+    assert "adapter_config.json" in done.files
+    assert (tmp_path / "link").is_symlink()
+    assert {file.name for file in (tmp_path / "real").iterdir()} == set(done.files)
 
 
 def test_a_folder_that_holds_something_is_left_alone(made, tmp_path):

@@ -1,14 +1,20 @@
 """Where a model comes from: what it was trained on, and hashes by which rows and weights are known again."""
 
 import hashlib
+import json
+import os
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from osler.config import Recipe
+from osler.config import Recipe, Spec
 from osler.controls import TWIN
+from osler.datasets.load import parse_spec
 from osler.datasets.manifests import row_hash
-from osler.errors import RunError
+from osler.datasets.samples import Samples
+from osler.datasets.splits import hold_out
+from osler.errors import DataError, RunError
 from osler.floor import Floor, Floors
 from osler.model.adapters import split_step, weights_of
 from osler.model.endpoint import ENDPOINT, parse_endpoint
@@ -54,8 +60,8 @@ def start_of(recipe: Recipe) -> list[dict[str, Any]]:
     """What `recipe` starts from, the checkpoint first and then every run that was trained on the way, each with its hash."""
     if recipe.init is None:
         exported = provenance_of(recipe.model)
-        judges = {"judges": exported.judges} if exported else {}  # kept here, as an export may be gone one day
-        return [{"model": recipe.model, "sha256": model_hash(recipe.model), **judges}]
+        known = {"judges": exported.judges, "trainings": trainings_of(recipe.model)} if exported else {}  # it may go one day
+        return [{"model": recipe.model, "sha256": model_hash(recipe.model), **known}]
     before = _run_of(recipe.init).manifest["start"]
     return [*before, {"model": recipe.init, "sha256": model_hash(recipe.init)}]
 
@@ -67,6 +73,73 @@ def training_of(model: str) -> dict[str, Any] | None:
         return found
     exported = provenance_of(model)
     return exported.trained_on if exported else None
+
+
+def training_facts(recipe: Recipe, given: Sequence[Sample]) -> dict[str, Any]:
+    """By what the training rows of `recipe` are known again: where they lie, as a hash, and their own hash as they were
+    `given`, before any were left out or changed against shortcuts."""
+    return {"data_sha256": data_hash(recipe.data.train), "row_hashes": [row_hash(given)]}
+
+
+def data_hash(data: Spec) -> str:
+    """A hash of what `data` names, however that is written; its path is absolute, and its images do not count."""
+    spec = asdict(parse_spec(data))
+    tried = [spec["path"], os.path.join(os.environ.get("OSLER_DATA", ""), spec["path"])] if spec["path"] else []
+    place = next((path for path in tried if os.path.exists(path)), None)
+    named = {**spec, "images": None, "path": os.path.realpath(place) if place else spec["path"]}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+
+
+def trainings_of(model: str) -> list[dict[str, Any]]:
+    """Each training that `model` goes back to, its own last: data_sha256, row_hashes (of the rows it was given and of those it
+    took), and by which val_share and seed rows were held out. A run on the way that is gone is left out."""
+    if exported := provenance_of(model):
+        return exported.trainings or [_training(exported.recipe, exported.trained_on, {"data_sha256": None})]
+    run = _run_around(model)
+    return [*_trainings_before(run), _training_of_run(run)] if run else []
+
+
+def _trainings_before(run: Run) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for one in run.manifest.get("start") or []:
+        found += one.get("trainings", ())
+        folder = split_step(one["model"].removeprefix("run:"))[0] if one["model"].startswith("run:") else None
+        if folder and (folder / "manifest.json").is_file():
+            found.append(_training_of_run(Run.open(folder, "train")))
+    return found
+
+
+def _training_of_run(run: Run) -> dict[str, Any]:
+    recipe = run.manifest["recipe"]
+    given = run.manifest.get("training") or {"data_sha256": data_hash(recipe["data"]["train"])}
+    return _training(recipe, run.manifest["trained_on"], given)
+
+
+def _training(recipe: dict[str, Any], seen: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    hashes = dict.fromkeys([*given.get("row_hashes", ()), seen["row_hash"]])
+    return {**given, "row_hashes": list(hashes), "val_share": recipe["data"]["val_share"], "seed": recipe["seed"]}
+
+
+def has_trained_on(model: str, data: Spec, samples: Samples) -> bool:
+    """Whether `samples`, all rows of `data`, are what `model`, or a run that it goes back to, was given to train on: by where
+    they lie, or by their hash, whole or without those that training holds out. A part of them is not known again."""
+    trainings = trainings_of(model)
+    if not trainings:
+        return False
+    if data_hash(data) in [one["data_sha256"] for one in trainings]:
+        return True
+    whole = row_hash(samples)
+    return any({whole, _hash_without_held_out(samples, one)} & set(one["row_hashes"]) for one in trainings)
+
+
+def _hash_without_held_out(samples: Samples, training: dict[str, Any]) -> str | None:
+    """The hash of the rows of `samples` that `training` would take; None where it would hold out all or none."""
+    if not training["val_share"]:
+        return None
+    try:
+        return row_hash(hold_out(samples, training["val_share"], training["seed"])[0])
+    except DataError:
+        return None
 
 
 def twin_of(model: str) -> str | None:
@@ -132,6 +205,14 @@ def judges_of(model: str) -> list[str]:
     recipes = [_run_of(start).manifest["recipe"] for start in starts if start.startswith("run:")]
     asked = [recipe.get("judge") for recipe in (*recipes, run.manifest["recipe"]) if recipe.get("method", "grpo") == "grpo"]
     return list(dict.fromkeys([*before, *(judge["model"] for judge in asked if judge)]))
+
+
+def known_judges_of(model: str) -> dict[str, list[str]]:
+    """`judges_of` as the fact `judges` of a manifest, as the model may be moved or removed; empty where a run is gone."""
+    try:
+        return {"judges": judges_of(model)}
+    except RunError:
+        return {}
 
 
 def _run_around(model: str) -> Run | None:

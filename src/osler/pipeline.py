@@ -119,7 +119,8 @@ def _blind_start(recipe: Recipe) -> str | None:
 def _train(recipe: Recipe, path: Path, splits: Splits, resume: bool, given: Samples, **about: Any) -> Run:
     """The finished run of `recipe` at `path`, with `about` in its manifest. Its floor is that of the rows as they were `given`:
     what text could win with all of them."""
-    from osler.lineage import keep_floor, start_of, trained_on  # torch is loaded only once names and data have been found good
+    # torch is loaded only once names and data have been found good
+    from osler.lineage import keep_floor, start_of, trained_on, training_facts
     from osler.model.family import set_threads
     from osler.model.load import load_policy
 
@@ -129,7 +130,13 @@ def _train(recipe: Recipe, path: Path, splits: Splits, resume: bool, given: Samp
         return begun
     set_threads(recipe.threads)
     vlm = load_policy(recipe.init or recipe.model, recipe.images, recipe.dtype)
-    facts = {"device": vlm.hardware, "start": start_of(recipe), "trained_on": data, **about}
+    facts = {
+        "device": vlm.hardware,
+        "start": start_of(recipe),
+        "trained_on": data,
+        "training": training_facts(recipe, given),
+        **about,
+    }
     started = time.perf_counter()
     filters = recipe.against_shortcuts.pass_rate is not None
     trainer = None if filters else _trainer(recipe, vlm, splits, begun)
@@ -207,16 +214,23 @@ def evaluate(
     path = Path(out or default_path("eval")) if resume else require_free(out or default_path("eval"))
     samples = load_part(data, split)
 
-    from osler.lineage import floor_of, recipe_of
+    from osler.lineage import floor_of
 
     check_model(model, with_images=any(sample.images for sample in samples))
-    recipe = recipe_of(model)
-    if recipe and recipe.data.train == data and split != "train" and all(sample.split is None for sample in samples):
-        raise DataError(f"{data!r} has no splits, and {model} was trained on it: an accuracy there would be no test. "
-                        "Give other rows, or say --split train.")  # fmt: skip
+    _require_unseen(model, data, split, samples)
     verify_images(samples)
     seen = None if floor_of(model) else _floor_of_data(data, split, train)
     return evaluate_rows(model, samples, trial, path, {"spec": data, "split": split}, seen=seen, resume=resume)
+
+
+def _require_unseen(model: str, data: Spec, split: str, samples: Samples) -> None:
+    """Errors: DataError where rows without splits, which any split stands for, are those that `model` was trained on."""
+    from osler.lineage import has_trained_on
+
+    without_splits = all(sample.split is None for sample in samples)
+    if split != "train" and without_splits and has_trained_on(model, data, samples):
+        raise DataError(f"{data!r} has no splits, and {model} was trained on it: an accuracy there would be no test. "
+                        "Give other rows, or say --split train.")  # fmt: skip
 
 
 def _floor_of_data(data: Spec, split: str, train: Spec | None) -> Floor | None:
@@ -239,7 +253,7 @@ def evaluate_rows(
 ) -> Run:
     """The evaluation of `model` on `samples`; `seen` are the blind attackers where the model itself was trained on nothing."""
     from osler.evaluation import evaluate as record
-    from osler.lineage import floor_of, model_hash, model_label, training_of, twin_of
+    from osler.lineage import floor_of, known_judges_of, model_hash, model_label, training_of, twin_of
 
     floor = floor_of(model) or seen
     losses = losses_of(trial)
@@ -249,6 +263,7 @@ def evaluate_rows(
         "device": policy.hardware,
         "model": {"label": label or model_label(model), "spec": model, "sha256": model_hash(model)},
         "trained_on": training,
+        **known_judges_of(model),
         "data": {**data, "n": len(samples), "row_hash": row_hash(samples)},
         "trial": trial.to_json(),
         "text_model": text_model_of(trial),

@@ -5,7 +5,7 @@ goes along: how it was asked in training, what rows it saw, whose scores it was 
 attackers. Data and models are named without the folders that they lie in.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,8 +23,10 @@ class Provenance:
 
     `kind` is model or adapter, `step` the checkpoint that was taken, `dtype` that of the weights, `weights` the hash of what
     the run itself trained. `start` is what training went back to, the checkpoint first, each with its hash; `judges` are those
-    on whose scores any of it was trained. `recipe` names data and models without their paths. `evaluations` are those of
-    exactly these weights.
+    on whose scores any of it was trained. `recipe` names data and models without their paths, and of `trl` only
+    numbers (osler.exporting.sharing). `evaluations` are those of the run at this checkpoint, each with the type that it was
+    evaluated in. `trainings` are the hashes by which the rows of each training are known again (osler.lineage); an export of
+    an earlier version has none.
     """
 
     osler: str
@@ -41,6 +43,7 @@ class Provenance:
     trained_on: dict[str, Any]
     judges: list[str]
     evaluations: list[dict[str, Any]]
+    trainings: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
@@ -49,7 +52,8 @@ class Provenance:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The inverse of `to_json`; fields of a later version are left out. Errors: KeyError where one is missing."""
-        return cls(**{field.name: value[field.name] for field in fields(cls)})
+        needed = [one.name for one in fields(cls) if one.name in value or one.default_factory is MISSING]
+        return cls(**{name: value[name] for name in needed})
 
 
 def provenance_of(model: str) -> Provenance | None:

@@ -1,7 +1,7 @@
 """The model card of an export: facts of its run and nothing else. Whatever is not known is said to be unknown."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from osler.config import Recipe
@@ -36,7 +36,7 @@ def card(about: Provenance, base: str) -> str:
         "## How to ask it\n\n" + _asking(about),
         "## How to load it\n\n" + _loading(about),
         "## What it was trained on\n\n" + _training(about),
-        "## Evaluations\n\n" + _evaluations(about.evaluations),
+        "## Evaluations\n\n" + _evaluations(about),
         "## Licence\n\n" + UNKNOWN_LICENCE,
         "## Recipe\n\n```json\n" + json.dumps(about.recipe, indent=1, ensure_ascii=False) + "\n```",
     ]
@@ -128,13 +128,25 @@ def _training(about: Provenance) -> str:
 _AXES = {"modality": "Modalities", "question_type": "Question types", "source": "Sources", "language": "Languages"}
 
 
-def _evaluations(found: Sequence[Mapping[str, Any]]) -> str:
+def _evaluations(about: Provenance) -> str:
+    found = about.evaluations
     if not found:
-        return "None of exactly these weights was found. Nothing is known of how well it answers."
-    columns = ("test rows", "strategy", "accuracy, strict", "lenient", "floor (blind)", "unparseable", "unjudged", "row hash")
+        return "None of the run at this checkpoint was found. Nothing is known of how well it answers."
+    columns = (
+        "test rows",
+        "evaluated in",
+        "strategy",
+        "accuracy, strict",
+        "lenient",
+        "floor (blind)",
+        "unparseable",
+        "unjudged",
+        "row hash",
+    )
     rows = [
         (
             f"{one['data']}, {one['split']}",
+            _computed(one),
             str(one["strategy"]),
             *(_estimate(one[name]) for name in ("accuracy", "lenient", "floor")),
             *(str(one[name]) for name in ("unparseable", "unjudged")),
@@ -145,9 +157,25 @@ def _evaluations(found: Sequence[Mapping[str, Any]]) -> str:
     table = [_line(columns), _line(["---"] * len(columns)), *map(_line, rows)]
     return (
         "\n".join(table)
+        + _other_types(about)
         + "\n\n95 % intervals, by image or patient. The floor is what the best of the blind attackers scores on the same rows: "
         "an accuracy that is not above it shows nothing about vision."
     )
+
+
+def _computed(one: Mapping[str, Any]) -> str:
+    return f"{one.get('dtype') or 'a type that was not recorded'}, {one.get('device') or 'device not recorded'}"
+
+
+def _other_types(about: Provenance) -> str:
+    """That the run was evaluated in another type than this folder has, where it was; nothing for an adapter as trained."""
+    types = {one.get("dtype") for one in about.evaluations}
+    if about.dtype == "as trained" or types == {about.dtype}:
+        return ""
+    if about.dtype in types:
+        return f"\n\nThis folder is in {about.dtype}: rows evaluated in another type are of the run, and not of this folder."
+    told = ", ".join(sorted(one for one in types if one)) or "a type that was not recorded"
+    return f"\n\n**Evaluated in {told}; this folder is in {about.dtype} and was not evaluated itself.** Its answers may differ."
 
 
 def _line(cells: Iterable[str]) -> str:

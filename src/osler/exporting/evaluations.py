@@ -1,4 +1,4 @@
-"""The evaluations of a run: those of exactly the weights that are exported, found beside it or named."""
+"""The evaluations of a run: those at the checkpoint that is exported, in whatever type, found beside it or named."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -50,8 +50,17 @@ def _facts(run: Run) -> dict[str, Any]:
         "row_hash": data.get("row_hash"),
         "strategy": trial.get("strategy"),
         "max_tokens": trial.get("max_tokens"),
+        "dtype": _dtype(trial.get("dtype"), run.manifest.get("device")),
+        "device": run.manifest.get("device"),
         **{name: summary.get(name) for name in ("accuracy", "lenient", "floor", "attacker", "unparseable", "unjudged")},
     }
+
+
+def _dtype(asked: str | None, device: str | None) -> str | None:
+    """The type that an evaluation computed in: bf16, fp32, or None where it is not known. auto is fp32 but on a GPU, where it
+    is bf16 on those that compute in it."""
+    named = {"float32": "fp32", "bfloat16": "bf16"}.get(asked or "")
+    return named or (("fp32" if device in ("cpu", "mps") else "bf16") if asked and device else None)
 
 
 def data_label(spec: Spec) -> str:

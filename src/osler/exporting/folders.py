@@ -19,8 +19,8 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
     Errors: RunError where `out` is taken, cannot be made, or the disk refuses what is written.
     """
-    require_free(out)
-    part = out.with_name(f".{out.resolve().name}.{os.getpid()}.part")
+    out = require_place(out).resolve()
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
         yield part
@@ -31,6 +31,17 @@ def whole_folder(out: Path) -> Iterator[Path]:
         raise RunError(f"{out} cannot be written ({_why(error)}). Make room, or name another folder with --out.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def require_place(out: str | Path) -> Path:
+    """`out`, where a folder may be put. Errors: RunError where something is there, or it is the working directory.
+
+    An empty folder is replaced, and whoever works in it would be left in one that is gone.
+    """
+    path = require_free(out)
+    if path.resolve() == Path.cwd():
+        raise RunError(f"{out} is the folder that you are in, and cannot be replaced. Name another folder with --out.")
+    return path
 
 
 def _why(error: Exception) -> str:

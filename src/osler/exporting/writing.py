@@ -23,14 +23,14 @@ from osler.errors import RecipeError, RunError, unknown
 from osler.exporting.adapters import stack_of, write_adapter
 from osler.exporting.cards import card
 from osler.exporting.checkpoints import DTYPES, SHARD, loaded, write_model
-from osler.exporting.evaluations import data_label, evaluations_of
-from osler.exporting.folders import require_room, whole_folder
-from osler.lineage import floor_of, judges_of, model_hash
+from osler.exporting.evaluations import evaluations_of
+from osler.exporting.folders import require_place, require_room, whole_folder
+from osler.exporting.sharing import shared, shown_judge, shown_model
+from osler.lineage import floor_of, judges_of, model_hash, trainings_of
 from osler.memory import MB
-from osler.model.adapters import split_step, weights_of
-from osler.model.load import TINY
+from osler.model.adapters import weights_of
 from osler.provenance import FILE, FLOOR, Provenance
-from osler.runs import Run, require_free, write_json, write_whole
+from osler.runs import Run, write_json, write_whole
 from osler.trial import Trial
 
 
@@ -69,19 +69,19 @@ def export(
     own. `evaluations` are named besides those that lie near the run. Errors: any OslerError where the run cannot be loaded,
     before anything is written; RunError where `out` is taken or cannot be written.
     """
-    trained = Run.open(run, "train")
+    trained = _train_run(run)
     if trained.manifest.get("blind"):
         raise RunError(f"{run} is a blind twin, which learnt from blank images: it is of no use elsewhere. Export its run.")
     spec = f"run:{trained.path}{_at(step)}"
     weights, name = weights_of(trained.path, step), _dtype(trained, dtype)
-    path = require_free(out or _default(trained, step, adapter))
+    path = require_place(out or _default(trained, step, adapter))
     stack = stack_of(spec)
     if adapter and not stack.adapters:
         raise RunError(f"{trained.path} tuned all weights, and has no adapter. Leave out --adapter.")
     facts = {"kind": "adapter" if adapter else "model", "dtype": "as trained" if adapter and dtype is None else name}
     found = evaluations_of(trained.path, model_hash(spec), evaluations)
     about = _provenance(trained, spec, step=_label(weights, step), evaluations=found, **facts)
-    base, floors = _shown(stack.base) if adapter else about.start[0]["model"], floor_of(spec)
+    base, floors = shown_model(stack.base) if adapter else about.start[0]["model"], floor_of(spec)
     write = partial(write_adapter, stack, dtype=DTYPES[name] if dtype else None)
     if not adapter:
         vlm = loaded(spec, _recipe(trained).images, name)
@@ -96,6 +96,18 @@ def export(
             file.chmod((part / FILE).stat().st_mode)  # safetensors writes for its owner alone
     files = {file.name: file.stat().st_size for file in sorted(path.iterdir())}
     return Exported(path, about, base, tuple(files), round(sum(files.values()) / MB, 2))
+
+
+def _train_run(path: str | Path) -> Run:
+    """The train run at `path`. Errors: RunError; for a chain or a study it names the train runs in there."""
+    found = Run.open(path)
+    if found.manifest.get("kind") != "study":
+        return Run.open(path, "train")
+    inside = [Run.open(file.parent) for depth in ("*", "*/*") for file in found.path.glob(f"{depth}/manifest.json")]
+    stages = [one for one in inside if one.manifest.get("kind") == "train" and not one.manifest.get("blind")]
+    names = [str(one.path) for one in sorted(stages, key=lambda one: (one.manifest.get("started", ""), one.name))]
+    next_step = f"Name a stage: {', '.join(names)}." if names else "Nothing in it was trained: train it again."
+    raise RunError(f"{path} is a chain or a study of several runs, and no train run itself. {next_step}")
 
 
 def _at(step: str | None) -> str:
@@ -129,7 +141,7 @@ def _dtype(trained: Run, given: str | None) -> str:
 def _provenance(trained: Run, spec: str, **facts: Any) -> Provenance:
     """What goes along with the weights. The `recipe` is without paths, as the folder may be shared."""
     manifest = trained.manifest
-    start = [{"model": _shown(str(one["model"])), "sha256": one["sha256"]} for one in manifest["start"]]
+    start = [{"model": shown_model(str(one["model"])), "sha256": one["sha256"]} for one in manifest["start"]]
     return Provenance(
         osler=__version__,
         run=trained.name,
@@ -137,37 +149,10 @@ def _provenance(trained: Run, spec: str, **facts: Any) -> Provenance:
         weights=model_hash(spec),
         device=manifest.get("device"),
         versions={name: manifest["versions"].get(name) for name in ("torch", "transformers", "peft")},
-        recipe=_shared(_recipe(trained)),
+        recipe=shared(_recipe(trained)),
         start=start,
         trained_on=manifest["trained_on"],
-        judges=list(map(_judge, judges_of(spec))),
+        judges=list(map(shown_judge, judges_of(spec))),
+        trainings=trainings_of(spec),
         **facts,
     )
-
-
-def _shared(recipe: Recipe) -> dict[str, Any]:
-    """`recipe` with names in the place of paths, and without the machine's own settings."""
-    shown: dict[str, Any] = recipe.model_dump(mode="json", exclude={"features", "threads"})
-    shown["data"] |= {name: data_label(spec) for name in ("train", "val", "test") if (spec := shown["data"][name])}
-    shown["model"] = _shown(recipe.model)
-    shown["init"] = recipe.init and f"run:{_shown(recipe.init)}"
-    shown["embedder"] = recipe.embedder and _shown(recipe.embedder)
-    shown["controls"]["perplexity"] = recipe.controls.perplexity and _shown(recipe.controls.perplexity)
-    if recipe.judge:
-        shown["judge"]["model"] = _judge(recipe.judge.model)
-    return shown
-
-
-def _judge(spec: str) -> str:
-    """The judge `spec` without the path of its folder; a server's with its URL, which holds no key."""
-    kind, colon, model = spec.partition(":")
-    return f"{kind}:{_shown(model)}" if colon and kind != "openai" else spec
-
-
-def _shown(model: str) -> str:
-    """What `model` is called without its path: a run's or a folder's name, a hub name as it is."""
-    if model.startswith("run:"):
-        folder, step = split_step(model.removeprefix("run:"))
-        return f"{folder.name}{f'@{step}' if step else ''}"
-    path = Path(model.removeprefix("peft:"))
-    return "tiny" if path == TINY else path.name if path.is_absolute() or path.is_dir() else model

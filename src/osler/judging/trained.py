@@ -29,10 +29,13 @@ class TrainedWith:
 
 
 def trained_with(run: Run, judges: Sequence[str]) -> TrainedWith | None:
-    """What the model of the evaluation `run` was trained with, held against the `judges` here; None where no judge was."""
+    """What the model of the evaluation `run` was trained with, held against the `judges` here; None where no judge was.
+
+    The evaluation says so itself; for one of an earlier version the model is looked up, wherever that lies from here.
+    """
     spec = str((run.manifest.get("model") or {}).get("spec") or "")
     try:
-        trained = judges_of(spec)
+        trained = run.manifest["judges"] if "judges" in run.manifest else judges_of(spec)
     except RunError as error:
         return TrainedWith(None, None, why=str(error))
     if not trained:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 
@@ -371,7 +372,7 @@ def test_what_osler_did_not_make_stays(osler, filled):
     ]
     for file in mine:
         file.write_text("mine")
-    part = shelf / f"{IMAGE}.png.0123abcd.part"
+    part = shelf / f"{shelf.name}{IMAGE[2:]}.png.0123abcd.part"
     part.write_text("cut off")
     free = next(name for name in ("00", "01", "02", "03") if not (filled / "images" / name).exists())
     (filled / "images" / free).symlink_to(elsewhere)
@@ -379,6 +380,45 @@ def test_what_osler_did_not_make_stays(osler, filled):
     assert all(file.read_text() == "mine" for file in mine)
     assert not part.exists()
     assert {kind: count for kind, count in entries(osler).items() if kind != "features"} == dict.fromkeys(list(ALL)[1:], 0)
+
+
+def test_an_image_whose_bytes_are_not_those_of_its_name_stays(osler, filled):
+    """It may be a user's: osler writes whole files, by their hash, on the shelf of its first two digits."""
+    digest = sha256(shade(7)).hexdigest()
+    mine = [
+        filled / "images" / "ab" / f"{'a' * 64}.png",  # neither its hash nor its shelf
+        filled / "images" / "aa" / f"{'a' * 64}.png",  # its shelf
+        filled / "images" / "cd" / f"{'ab' * 32}.png.0123abcd.part",
+    ]
+    for file in mine:
+        file.parent.mkdir()
+        file.write_text("mine")
+    wrong = filled / "images" / ("00" if digest[:2] != "00" else "01") / f"{digest}.png"
+    wrong.parent.mkdir(exist_ok=True)
+    wrong.write_bytes(shade(7))  # its hash, and not its shelf
+    shelf = filled / "images" / digest[:2]
+    shelf.mkdir(exist_ok=True)
+    link = shelf / f"{digest}.png"
+    link.symlink_to(wrong)
+    code, out, _ = osler("clear", "images")
+    assert (code, "images: 1 left, as" in " ".join(out.split())) == (0, True)
+    assert all(file.read_text() == "mine" for file in mine)
+    assert wrong.exists()
+    assert link.is_symlink()
+    assert sorted(path for path in (filled / "images").rglob("*") if path.is_file()) == sorted([*mine, wrong, link])
+
+
+@pytest.mark.parametrize("kind", ["images", "checked", "judge"])
+def test_a_kind_that_is_a_link_is_not_cleared(osler, filled, kind):
+    real = filled.parent / "real"
+    (filled / kind).rename(real)
+    (filled / kind).symlink_to(real)
+    before = sorted(real.rglob("*"))
+    code, out, err = osler("clear", kind)
+    assert (code, out) == (2, "")
+    assert f"{filled / kind} is a link, and nothing behind one is removed. Set OSLER_CACHE to" in " ".join(err.split())
+    assert sorted(real.rglob("*")) == before
+    assert entries(osler) == ALL
 
 
 def test_a_damaged_kind_is_listed_and_can_be_cleared(osler, filled):

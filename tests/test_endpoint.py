@@ -523,7 +523,14 @@ def test_a_name_that_is_not_served_is_refused_with_those_that_are():
             check_endpoint(server.endpoint)
         assert server.endpoint.url in str(caught.value)
         assert NAME in str(caught.value)
+        assert str(caught.value).endswith("Name one that is listed.")
         assert len(server.requests) == 1  # a server may serve what it does not list: asked, this one repeats the name
+
+
+def test_a_server_that_answers_for_an_alias_is_taken_and_the_name_told(capsys):
+    with serving(lambda request, number: said("y", model="gpt-4.1-2025-04-14")) as server:
+        check_endpoint(server.endpoint)
+    assert f"{NAME} was asked for, and the server answers as 'gpt-4.1-2025-04-14'" in capsys.readouterr().err
 
 
 def test_a_server_that_keeps_no_list_is_asked_a_token():

@@ -1,5 +1,6 @@
 """A judge whose server lies, drips, breaks, or thinks before it answers: no score where none was given, no crash, no hang."""
 
+import asyncio
 import gzip
 import json
 import threading
@@ -7,12 +8,14 @@ import time
 import unicodedata
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from osler.errors import ModelError
+from osler.judging import served
 from osler.judging.cache import ScoreCache
 from osler.judging.client import Judge, Settings
 from osler.judging.names import answers_for, resolved, same_name
@@ -315,6 +318,18 @@ def test_names_of_one_model(one, other, same):
         ("seer", "seer-2024-08-06", True),
         ("seer", "seer-0613", True),
         ("seer-latest", "seer-20241022", True),
+        ("openai/gpt-4o", "gpt-4o-2024-08-06", True),
+        ("gpt-4o", "openai/gpt-4o-2024-08-06", True),
+        ("GPT-4o", "gpt-4o-2024-08-06", True),
+        ("gemini-1.5-pro", "gemini-1.5-pro-002", True),
+        ("mistral-large", "mistral-large-2407", True),
+        ("qwen2.5vl", "qwen2.5vl:latest", True),
+        ("qwen2.5vl:latest", "qwen2.5vl", True),
+        ("llama-3", "llama-3-405", False),
+        ("llama-3", "llama-3-00405", False),
+        ("yi", "yi-100", False),
+        ("lab/seer", "clinic/seer-0613", False),
+        ("seer", "s" * 5000, False),
         ("seer", "seer-mini", False),
         ("seer", "seer-7b", False),
         ("seer-2024-08-06", "seer", False),
@@ -331,7 +346,7 @@ def test_only_a_revision_that_nobody_asked_for_shows_that_a_name_was_looked_up()
 
 
 def checked(tmp_path, model, names=(NAME,), probes=None):
-    """Whether a judge behind a server that lists `names`, and answers as `model`, is taken; the error where it is not."""
+    """None where a judge behind a server that lists `names`, and answers as `model`, is taken; the error where it is not."""
     with (
         serving(probes or (lambda request, number: said(WON, model=model)), names=names) as server,
         Judge(server.endpoint, Settings(retries=0), ScoreCache(tmp_path)) as judge,
@@ -345,16 +360,49 @@ def checked(tmp_path, model, names=(NAME,), probes=None):
 
 @pytest.mark.parametrize("model", [NAME, f"{NAME}@main", "seer-72b", f"{NAME}-2024-08-06", None, 5, ""])
 @pytest.mark.parametrize("names", [(NAME,), (NAME, "lab/other"), None, ()])
-def test_a_model_in_the_list_or_without_one_is_taken_by_its_name(tmp_path, model, names):
+def test_a_model_in_the_list_or_without_one_is_taken_by_its_name(tmp_path, model, names, capsys):
     assert checked(tmp_path, model, names) is None
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("names", [(NAME,), (NAME, "lab/other"), None, ()])
-def test_a_reply_in_another_models_name_is_refused(tmp_path, names):
-    found = checked(tmp_path, "lab/other", names)
-    assert f"{NAME} at http" in found
-    assert "the server answers as 'lab/other', which is another model" in found
-    assert SECRET not in checked(tmp_path, f"other-{SECRET}", names)
+def test_another_name_in_the_reply_for_a_listed_model_is_told_and_taken(tmp_path, names, capsys):
+    """As of an alias: a route of LiteLLM, openrouter/auto, a preview; it can be named in no other way."""
+    assert checked(tmp_path, "lab/other", names) is None
+    told = capsys.readouterr().err
+    assert told.startswith(f"{NAME} at http")
+    assert told.count(f"{NAME} was asked for, and the server answers as 'lab/other'") == 1
+    assert checked(tmp_path, f"other-{SECRET}", names) is None
+    told = capsys.readouterr().err
+    assert "answers as 'other-...'" in told
+    assert SECRET not in told
+
+
+@pytest.mark.parametrize("model", [NAME, f"{NAME}:latest"])
+def test_a_model_that_is_listed_as_the_latest_is_taken(tmp_path, model, capsys):
+    """As Ollama lists it."""
+    assert checked(tmp_path, model, (f"{NAME}:latest", "lab/other")) is None
+    assert capsys.readouterr().err == ""
+    assert "unknown model" in checked(tmp_path, model, (f"{NAME}:7b",))
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://mine.openai.azure.com/openai/v1", False),
+        ("https://mine.services.ai.azure.com/openai/v1", False),
+        ("https://openai.azure.com.example.org/v1", True),
+    ],
+)
+def test_azure_lists_what_could_be_deployed_and_not_the_deployments(url, kept):
+    class Models:
+        data = (SimpleNamespace(id="gpt-4o-2024-08-06"),)
+
+        async def list(self):
+            return self
+
+    client = SimpleNamespace(models=Models())
+    assert bool(asyncio.run(served._listed(Endpoint(url, "gpt4o-prod"), client))) is kept
 
 
 def test_a_model_that_is_not_in_the_list_is_taken_where_the_server_has_looked_it_up(tmp_path):
@@ -364,7 +412,14 @@ def test_a_model_that_is_not_in_the_list_is_taken_where_the_server_has_looked_it
 
 @pytest.mark.parametrize("model", [NAME, "lab/other", "lab/other@main", None, f"{NAME}-2024-08-06"])
 def test_a_name_that_is_not_in_the_list_and_only_repeated_is_unknown(tmp_path, model):
-    assert "unknown model 'lab/seer-72b'. Did you mean 'lab/seer-7b'?" in checked(tmp_path, model, ("lab/seer-7b", "lab/other"))
+    found = checked(tmp_path, model, ("lab/seer-7b", "lab/other"))
+    assert "unknown model 'lab/seer-72b'. Did you mean 'lab/seer-7b'?" in found
+    assert found.endswith("Known: lab/other, lab/seer-7b. Name one that is listed.")
+
+
+def test_a_file_by_which_a_server_lists_its_model_is_named(tmp_path):
+    """As llama.cpp, which answers by any name."""
+    assert "Known: /models/seer.gguf. Name one that is listed." in checked(tmp_path, "seer", ("/models/seer.gguf",))
 
 
 @pytest.mark.parametrize(("status", "message"), [(404, "HTTP 404"), (500, "HTTP 500"), (401, "OPENAI_API_KEY is refused")])
@@ -375,7 +430,7 @@ def test_a_name_that_is_not_in_the_list_and_fails_says_how(tmp_path, status, mes
     assert SECRET not in found
 
 
-def test_two_names_of_the_same_files_answer_for_each_other(tmp_path):
+def test_two_names_of_the_same_files_answer_for_each_other(tmp_path, capsys):
     """As vLLM with several served names, of which replies bear the first."""
     listed = {"object": "list", "data": [{"id": name, "object": "model", "root": "/models/seer"} for name in ("first", NAME)]}
 
@@ -387,9 +442,10 @@ def test_two_names_of_the_same_files_answer_for_each_other(tmp_path):
                 judge.check()
 
     check(listed)
+    assert capsys.readouterr().err == ""
     listed["data"][0]["root"] = "/models/other"
-    with pytest.raises(ModelError, match="answers as 'first', which is another model"):
-        check(listed)
+    check(listed)
+    assert "the server answers as 'first'" in capsys.readouterr().err
 
 
 def test_a_server_that_begins_to_answer_as_another_gives_no_scores_from_then_on(tmp_path):
@@ -405,6 +461,21 @@ def test_a_server_that_begins_to_answer_as_another_gives_no_scores_from_then_on(
         before = len(asked(server))
         judge.score([item(3)])
         assert len(asked(server)) == before + 1, "what another said is not kept"
+
+
+def test_the_name_behind_an_alias_is_that_of_all_replies(tmp_path):
+    def script(request, number):
+        of_check = not of_item(request)
+        return said(WON, model="lab/real" if of_check or number_in(request) < 2 else "lab/cheaper")
+
+    with (
+        serving(script) as server,
+        Judge(server.endpoint, Settings(retries=0, concurrency=1), ScoreCache(tmp_path)) as judge,
+    ):
+        assert judge.asked()["answers_as"] is None
+        found = judge.score([item(number) for number in range(4)])
+        assert [one.unscored for one in found] == [None, None, "another", "another"]
+        assert judge.asked()["answers_as"] == "lab/real"
 
 
 def test_a_server_lets_go_of_what_it_holds_where_it_is_of_no_use():

@@ -13,8 +13,8 @@ from osler.judging.assessment import assess
 from osler.judging.parts import OF_JUDGES, merged
 from osler.judging.texts import texts_of
 from osler.runs import Run, read_json
-from test_endpoint import _environment, said  # noqa: F401
-from test_judging import asked, judging, lines, osler_judge, record, run, spec, verdict  # noqa: F401
+from test_endpoint import _environment, said, serving  # noqa: F401
+from test_judging import asked, judging, lines, of_item, osler_judge, record, run, spec, verdict  # noqa: F401
 
 SIMILAR = {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 4}
 
@@ -48,6 +48,21 @@ def of_judges(summary):
 
 
 # --- parts
+
+
+def test_who_answered_stays_where_nothing_is_asked_again(run):  # noqa: F811
+    path = run(*four())
+
+    def script(request, number):
+        return verdict(model="lab/real") if of_item(request) else said("yes", model="lab/real")
+
+    with serving(script) as server:
+        first = assess(path, spec(server))["asked"][spec(server)]
+        count = len(server.requests)
+        again = assess(path, spec(server))["asked"][spec(server)]
+        assert len(server.requests) == count
+    assert again == first == read_json(path / "judge.json")["asked"][spec(server)]
+    assert (first["answers_as"], first["json_schema"]) == ("lab/real", True)
 
 
 def test_a_model_of_texts_leaves_what_the_judge_said(run):  # noqa: F811

@@ -10,9 +10,10 @@ Only files that osler made are counted or removed; features, which have towers t
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -61,24 +62,34 @@ def stores(features: Path | None = None) -> list[Store]:
 def store(kind: str) -> Store:
     """What is kept of `kind`, which is not features. Errors: ModelError where its folder cannot be looked into."""
     folder, files = _folder(kind), list(_files(kind))
-    size = _mb(sum(file.stat().st_size for file in files))
     if kind == "images":
-        return Store(kind, str(folder), sum(bool(_IMAGE.fullmatch(file.name)) for file in files), size)
+        return _images(folder, files)
     name, tables = _TABLES[kind]
-    return Store(kind, str(folder), _rows(folder / name, tables), size)
+    return Store(kind, str(folder), _rows(folder / name, tables), _size(files))
 
 
 def clear_store(kind: str) -> Store:
-    """What was removed of `kind`, which is not features. Errors: ModelError where the disk refuses."""
-    found = store(kind)
-    for file in _files(kind):
+    """What was removed of `kind`, which is not features; an image only where its bytes are those of its name.
+
+    Errors: ModelError where its folder is a link, or the disk refuses.
+    """
+    folder = _folder(kind)
+    if folder.is_symlink():
+        raise ModelError(f"{folder} is a link, and nothing behind one is removed. Set OSLER_CACHE to the folder in which the "
+                         f"real {folder.name} lies, or remove the link.")  # fmt: skip
+    if kind != "images":
+        found, files = store(kind), list(_files(kind))
+    else:
+        files = [file for file in _files(kind) if _is_ours(file)]
+        found = _images(folder, files)
+    for file in files:
         try:
             file.unlink(missing_ok=True)
         except OSError as error:
-            raise ModelError(f"{file} cannot be removed ({error.strerror}). Check whose the folder is.") from error
-    for folder in _shelves(_folder(kind)) if kind == "images" else ():
-        if not any(folder.iterdir()):
-            folder.rmdir()
+            raise _refused(file, error) from error
+    for shelf in {file.parent for file in files} if kind == "images" else ():
+        if not any(shelf.iterdir()):
+            shelf.rmdir()
     return found
 
 
@@ -91,10 +102,37 @@ def _files(kind: str) -> Iterator[Path]:
     folder = _folder(kind)
     if kind == "images":
         inside = (file for shelf in _shelves(folder) for file in shelf.iterdir())
-        yield from (file for file in inside if _IMAGE.fullmatch(file.name) or _PART.fullmatch(file.name))
+        yield from (file for file in inside if _is_named(file) and file.is_file() and not file.is_symlink())
         return
     files = (folder / f"{_TABLES[kind][0]}{end}" for end in _BESIDE)
     yield from (file for file in files if file.is_file())
+
+
+def _is_named(file: Path) -> bool:
+    """Whether `file` is called as an image that is kept, whole or in part, and stands on the shelf of its first two digits."""
+    named = _IMAGE.fullmatch(file.name) or _PART.fullmatch(file.name)
+    return bool(named) and file.name[:2] == file.parent.name
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether `file`, so named, is the image of that hash, or a part of one. Errors: ModelError where it cannot be read."""
+    if _PART.fullmatch(file.name):
+        return True
+    try:
+        with file.open("rb") as stream:
+            return file_digest(stream, "sha256").hexdigest() == file.name[:64]
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _refused(file, error) from error
+
+
+def _refused(file: Path, error: OSError) -> ModelError:
+    return ModelError(f"{file} cannot be removed ({error.strerror}). Check whose the folder is.")
+
+
+def _images(folder: Path, files: Sequence[Path]) -> Store:
+    return Store("images", str(folder), sum(bool(_IMAGE.fullmatch(file.name)) for file in files), _size(files))
 
 
 def _shelves(folder: Path) -> list[Path]:
@@ -117,6 +155,10 @@ def _rows(file: Path, tables: tuple[str, ...]) -> int | None:
             return sum(int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]) for table in tables)
     except sqlite3.Error:
         return None
+
+
+def _size(files: Sequence[Path]) -> float:
+    return _mb(sum(file.stat().st_size for file in files))
 
 
 def _mb(size: int) -> float:

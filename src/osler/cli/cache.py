@@ -82,6 +82,7 @@ def cache_clear(
             typer.echo(f"{path} is left, as it holds files that the cache did not make.")
     if cleared:
         _print_kinds("Removed", cleared)
+        _tell_of_damaged(wanted)
     if not kinds:
         _tell_of_others()
 
@@ -98,6 +99,15 @@ def _wanted(kinds: list[str] | None, folder: Path | None) -> list[str]:
     if folder is not None and wanted != ["features"]:
         raise RecipeError("--folder is of features alone: the other kinds lie in OSLER_CACHE, else in ~/.cache/osler.")
     return wanted
+
+
+def _tell_of_damaged(wanted: list[str]) -> None:
+    """Say which images are left where they were to be cleared."""
+    from osler.stores import store
+
+    left = store("images") if "images" in wanted else None
+    if left and left.entries:
+        typer.echo(f"{left.folder}: {left.entries} left, as the bytes are not those that the name tells. Remove them by hand.")
 
 
 def _tell_of_others() -> None:

@@ -75,8 +75,8 @@ class Judge:
         return f"{ENDPOINT}{self.endpoint.url}#{self.endpoint.name}"
 
     def asked(self) -> dict[str, Any]:
-        """How it is asked: whether by schema (None before `check`), and the settings."""
-        return {"json_schema": self.by_schema, **self.settings.to_json()}
+        """How it is asked: whether by schema, and who answered the check (both None before it), and the settings."""
+        return {"json_schema": self.by_schema, "answers_as": self._server.answers_as, **self.settings.to_json()}
 
     def key(self, item: Item, repeat: int = 0) -> str:
         """64 hexadecimal digits that stand for all that the scores of `item` depend on. Errors: DataError for its images."""

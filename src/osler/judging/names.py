@@ -1,10 +1,15 @@
 """Names of models: which two are of one model, and what a server may call the model that it was asked for."""
 
 import re
-from pathlib import Path
+from os.path import isdir
 
-_SNAPSHOT = re.compile(r"@.+|-\d{3,8}|-\d{4}-\d\d-\d\d", re.DOTALL)
-"""What a server puts behind a name: the revision that it loaded, or the date of the version that the name stands for now."""
+_SNAPSHOT = re.compile(r"(?:@.+|:latest|-(?:00\d|\d{4}|\d{6}|\d{8})|-\d{4}-\d\d-\d\d)\Z", re.DOTALL)
+"""What a server puts behind a name: the revision that it loaded, or the date or number of the version that it stands for now.
+
+Three digits are a size (llama-3-405), but for those of a version (gemini-1.5-pro-002).
+"""
+
+_LATEST = re.compile(r"[-:]latest\Z")
 
 
 def same_name(one: str, other: str) -> bool:
@@ -17,8 +22,7 @@ def answers_for(asked: str, said: str) -> bool:
     """Whether a server that calls itself `said` answers for the model `asked`: by its name, or that with a revision or date."""
     if same_name(asked, said):
         return True
-    begins = asked.removesuffix("-latest")
-    return said.startswith(begins) and bool(_SNAPSHOT.fullmatch(said[len(begins) :]))
+    return same_name(_LATEST.sub("", asked), _SNAPSHOT.sub("", said))
 
 
 def resolved(asked: str, said: str) -> bool:
@@ -28,7 +32,7 @@ def resolved(asked: str, said: str) -> bool:
 
 def _owner_and_name(model: str) -> tuple[str | None, str]:
     """The two parts of a hub name, in one case; a folder, and a name without a slash, has no owner."""
-    folder = model.startswith((".", "~", "/")) or Path(model).is_dir()
+    folder = model.startswith((".", "~", "/")) or isdir(model)
     path = model.rstrip("/").casefold()
     owner, slash, name = path.rpartition("/")
     return (owner if slash and not folder else None), name

@@ -34,7 +34,10 @@ def merged(before: Summary | None, found: Summary) -> dict[str, Any]:
     if not _of_the_same(before, found):
         _tell_of_loss(before, found)
         return dict(found)
-    kept = {} if found["judges"] else {key: before[key] for key in OF_JUDGES if key in before}
+    if found["judges"]:
+        kept = {"asked": _asked(before.get("asked") or {}, found["asked"])}
+    else:
+        kept = {key: before[key] for key in OF_JUDGES if key in before}
     return {**found, **kept, "texts": _texts(before.get("texts"), found["texts"])}
 
 
@@ -51,6 +54,14 @@ def _tell_of_loss(before: Summary, found: Summary) -> None:
         where = f"{found['folder']}/judge.json: the records of the run have changed"
         what = f"what {', '.join(lost)} said of the older ones is left out. Name them again."
         console.print(f"{where}, and {what}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _asked(before: Summary, found: Summary) -> dict[str, Any]:
+    """How each judge was asked; what only a check tells stays where nothing had to be asked again, and so none was made."""
+    return {
+        judge: {key: before.get(judge, {}).get(key) if value is None else value for key, value in asked.items()}
+        for judge, asked in found.items()
+    }
 
 
 def _texts(before: Summary | None, found: Summary) -> dict[str, Any]:

@@ -2,13 +2,18 @@
 
 A server's list of models need not name the one it serves: `transformers serve` lists what lies in the hub's cache, and loads a
 folder when it is asked for one. Nor is it proof that a reply repeats the name: many servers repeat any. So a model that is not
-in a server's list counts as served only where the reply names it with the revision that was loaded; and whatever the list
-says, a reply in another model's name is not taken.
+in a server's list counts as served only where the reply names it with the revision that was loaded.
+
+A model that is in the list, or whose server keeps none, may answer under a name of its own. What is asked for is often an alias
+(a deployment at Azure, a route of LiteLLM or OpenRouter, the name of a preview), and the model behind it can be named nowhere
+else: so another name in a reply is told, and kept with the scores, and is no reason to refuse. It is the name of that server
+from then on, by which a model that is put in its place later is noticed (osler.judging.server).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from openai import APIStatusError, APITimeoutError, AsyncOpenAI, OpenAIError
 
@@ -24,6 +29,9 @@ OF_THE_REQUEST = (400, 413, 422)
 _NO_LIST = (404, 405, 500, 501)
 _GREY = blank_of(f"{PHANTOM}test/0/0")
 _LONGEST_NAME = 200
+_AZURE = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
+"""Whose list is of what could be deployed; what is asked for is a deployment, and a name that is none gets HTTP 404."""
+
 _MOST_TOKENS = 10**9
 
 
@@ -81,13 +89,21 @@ def failed(error: OpenAIError) -> Failed:
     return Failed("failed", "timeout" if isinstance(error, APITimeoutError) else "connection")
 
 
-async def name_served(endpoint: Endpoint, client: AsyncOpenAI, with_images: bool) -> str | None:
-    """The name by which the server answers for the model, to an image where `with_images`; None where it gives none.
+@dataclass(frozen=True)
+class Served:
+    """By which `name` a server answers for the model, None where it gives none; `known` to be that model's, or an alias."""
 
-    Errors: ModelError where it does not serve the model, does not answer, or answers as another model.
+    name: str | None
+    known: bool
+
+
+async def name_served(endpoint: Endpoint, client: AsyncOpenAI, with_images: bool) -> Served:
+    """The name by which the server answers for the model, to an image where `with_images`.
+
+    Errors: ModelError where it does not serve the model, or does not answer.
     """
     listed = await _listed(endpoint, client)
-    unlisted = bool(listed) and endpoint.name not in listed
+    unlisted = bool(listed) and not {endpoint.name, f"{endpoint.name}:latest"} & listed.keys()  # the latter as Ollama
     try:
         said = await asked(endpoint, client, _probe(endpoint, with_images))
     except OpenAIError as error:
@@ -95,10 +111,12 @@ async def name_served(endpoint: Endpoint, client: AsyncOpenAI, with_images: bool
         raise (_unknown(endpoint, listed, error) if unlisted and _of_the_name(error) else told) from None  # it holds the key
     if unlisted and not resolved(endpoint.name, said.model or ""):
         raise _unknown(endpoint, listed)
-    if said.model and not _is(endpoint, said.model, listed):
-        raise ModelError(f"{endpoint}: the server answers as {without_key(said.model)[:_LONGEST_NAME]!r}, which is another "
-                         "model. Name that one where it is meant, or see what the server serves.")  # fmt: skip
-    return said.model
+    return Served(said.model, said.model is None or _is(endpoint, said.model, listed))
+
+
+def to_show(name: str) -> str:
+    """The name of a model that a server gave, in one line of bounded length, without the key."""
+    return without_key(" ".join(name.split()))[:_LONGEST_NAME]
 
 
 def without_key(text: str) -> str:
@@ -119,13 +137,15 @@ def _of_the_name(error: OpenAIError) -> bool:
 
 
 def _unknown(endpoint: Endpoint, listed: Mapping[str, str | None], error: OpenAIError | None = None) -> ModelError:
-    names = [without_key(" ".join(name.split()))[:_LONGEST_NAME] for name in listed]
     status = f" Asked for it all the same, it gave HTTP {error.status_code}." if isinstance(error, APIStatusError) else ""
-    return ModelError(f"{endpoint.url}: {unknown('model', endpoint.name, names)}{status}")
+    return ModelError(f"{endpoint.url}: {unknown('model', endpoint.name, map(to_show, listed))}{status} "
+                      "Name one that is listed.")  # fmt: skip
 
 
 async def _listed(endpoint: Endpoint, client: AsyncOpenAI) -> dict[str, str | None]:
     """The models that the server lists, each with the files it is of where they are told; none where it keeps no list."""
+    if (urlsplit(endpoint.url).hostname or "").endswith(_AZURE):
+        return {}
     try:
         listed: Any = await client.models.list()
         return {str(model.id): _text(getattr(model, "root", None)) for model in listed.data}

@@ -16,7 +16,7 @@ from openai import AsyncOpenAI, OpenAIError
 from osler.errors import ModelError
 from osler.judging.breaker import Breaker
 from osler.judging.names import answers_for
-from osler.judging.served import Failed, Said, asked, failed, name_served
+from osler.judging.served import Failed, Said, asked, failed, name_served, to_show
 from osler.model.endpoint import RETRIES, TIMEOUT_S, Endpoint, closing, connected, failure
 from osler.progress import console
 
@@ -81,8 +81,13 @@ class Server:
             for task in tasks:
                 task.cancel()
 
+    @property
+    def answers_as(self) -> str | None:
+        """The name that the server gave itself when it was checked; None before, and where it gave none."""
+        return to_show(self._answers_as) if self._answers_as else None
+
     async def ask(self, request: Request) -> Said | Failed:
-        """The reply to `request`, or why there is none."""
+        """The reply to `request`, or why there is none: `another` where it is neither by the name asked for nor as checked."""
         try:
             async with asyncio.timeout(self.longest_s):  # the client bounds each part of an answer, and not the whole
                 said = await asked(self.endpoint, self._client, request)
@@ -119,7 +124,11 @@ class Server:
             raise ModelError(f"{self.endpoint}: {what}. See whether the server hangs.") from None
 
     async def _check(self, patient: AsyncOpenAI, with_images: bool, probes: tuple[Request, ...]) -> int:
-        self._answers_as = await name_served(self.endpoint, patient, with_images)
+        served = await name_served(self.endpoint, patient, with_images)
+        self._answers_as = served.name
+        if not served.known:
+            what = f"{self.endpoint.name} was asked for, and the server answers as {self.answers_as!r}"
+            tell(self.endpoint, f"{what}: taken as its name. See whether that model is meant.")
         for place, probe in enumerate(probes):
             try:
                 await asked(self.endpoint, patient, probe)

@@ -484,6 +484,7 @@ def test_a_peak_is_seen_though_it_is_gone_at_the_end(mark, monkeypatch):
     assert 90 < found["peak_mb"] < 130
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own():
     settings = settings_of(**SMALL).model_dump(mode="json")
     found = run_job({"job": "memory", "settings": settings, "engine": "packed", "options": {"rows_a_forward": 4}})

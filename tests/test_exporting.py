@@ -458,6 +458,7 @@ def test_the_command_prints_one_object(made, tmp_path, monkeypatch):
     assert table.stdout.splitlines()[-1] == "exports/second-adapter"
 
 
+@pytest.mark.slow
 def test_a_fresh_process_answers_as_the_evaluation_and_is_measured(made):
     records = read_records(made.tested)[:3]
     prompts = tuple((record.prompt, record.sample.images) for record in records)

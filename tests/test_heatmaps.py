@@ -174,6 +174,7 @@ def test_the_same_matrix_gives_the_same_bytes_whatever_the_users_settings(both, 
     assert sorted(path.name for path in tmp_path.glob("map*")) == [f"map.{form}"]
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same_bytes(matrix, tmp_path):
     code = (
         "import sys; from pathlib import Path; from osler.runs import Run; from osler.matrix import build_matrix;"

@@ -427,7 +427,7 @@ def test_an_evaluation_asks_by_its_prompt_and_says_so(trained, tmp_path, asked, 
             assert strategy is INFERRED[DYNAMIC[sample.question_type]]
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
+@pytest.mark.parametrize("method", ["sft", pytest.param("dpo", marks=pytest.mark.slow), "grpo"])
 def test_trls_trainers_take_the_prompts_that_were_drawn_once(tmp_path, monkeypatch, method):
     asked = recipe(method, engine="trl", max_steps=2)
     if method == "dpo":  # the start writes nothing in the form: right is what has an odd length

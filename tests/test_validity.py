@@ -161,6 +161,7 @@ def test_the_raw_numbers_name_no_folder_of_the_machine_that_made_them():
 # --- the raw numbers and the files ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["VQA-RAD", "SLAKE", *LANGUAGES, "VQA-Med 2019"])
 def test_the_audit_of_other_published_files_comes_out(shared_data, name):
     found = json.loads(json.dumps(audit(*published(shared_data, name)).to_json()))
